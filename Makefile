@@ -1,0 +1,55 @@
+# Two commands for a new user: `make demo` and `make test`. Both set up a virtual
+# environment first; nothing is installed outside this folder.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+DATA ?=
+OUT ?= runs/demo
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help setup demo test test-full lint format bench-census bench-routing clean
+
+help:
+	@echo "make demo                 train, fold, export and verify on synthetic tasks"
+	@echo "make demo DATA=<folder>   the same on the Census-Income files in <folder>"
+	@echo "make test                 unit, reference, conformance and end-to-end tests"
+	@echo "make test-full            the long property runs and data sets"
+	@echo "make lint                 lint, format and type checks"
+	@echo "make bench-census         the README's Census-Income figures (DATA=<folder>)"
+	@echo "make bench-routing        the README's figure for a folded 2 x 8 x 64 network"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(VENV)/bin/tfmtl demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
+
+test: setup
+	$(RUN) -m pytest -m "not slow"
+
+test-full: setup
+	$(RUN) -m pytest -m slow
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench-census: setup
+	$(RUN) benchmarks/census.py --data "$(DATA)"
+
+bench-routing: setup
+	$(RUN) benchmarks/routing.py
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,260 @@
+"""Export: parity in the C++ session, names, storage, refusals, nothing left behind."""
+
+import dataclasses
+import importlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmtl.serving import CppSessionError, ExportError, export, run_in_cpp_session
+from tfmtl.serving.saved_model import read_signature
+
+export_module = importlib.import_module("tfmtl.serving.export")
+
+
+def answers(model, rows):
+    """The Keras model's outputs."""
+    tensors = {
+        name: tf.convert_to_tensor(rows[name], tensor.dtype)
+        for name, tensor in model.input.items()
+    }
+    outputs = model(tensors, training=False)
+    return {task: np.asarray(output) for task, output in outputs.items()}
+
+
+def assert_serves(path, model, rows):
+    """The C++ session answers as the Keras model does."""
+    served, expected = run_in_cpp_session(path, rows), answers(model, rows)
+    assert sorted(served) == sorted(expected)
+    for task in expected:
+        assert served[task].dtype == np.float32
+        np.testing.assert_allclose(served[task], expected[task], atol=1e-6)
+
+
+def test_cpp_session_equals_keras(exported, model, rows):
+    assert exported.difference <= 1e-6
+    assert_serves(exported.path, model, rows)
+
+
+def test_known_strings_differ_from_unknown_ones(exported, rows):
+    same = {name: np.repeat(array[:1], 3, axis=0) for name, array in rows.items()}
+    same["country"] = rows["country"]
+    served = run_in_cpp_session(exported.path, same)["order value"]
+    assert len(np.unique(served)) == 3
+
+
+def test_reloaded_keras_file(model, rows, tmp_path):
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    result = export(reloaded, tmp_path / "models")
+    assert result.difference <= 1e-6
+    assert_serves(result.path, model, rows)
+
+
+def test_files_and_signature(exported, model):
+    names = {str(path.relative_to(exported.path)) for path in exported.path.iterdir()}
+    assert {"saved_model.pb", "variables", "assets"} <= names
+    assert (exported.path / "variables" / "variables.index").is_file()
+    signature = read_signature(exported.path)
+    assert set(signature.inputs) == set(model.input)
+    assert set(signature.outputs) == {"ctr", "order value"}
+    for name, tensor in model.input.items():
+        info = signature.inputs[name]
+        assert [dim.size for dim in info.tensor_shape.dim] == [-1, *tensor.shape[1:]]
+        assert tf.as_dtype(info.dtype).name == tensor.dtype
+
+
+def test_unused_input_is_kept_and_changes_nothing(exported, rows):
+    other = dict(rows, unused=rows["unused"] + 5)
+    first, second = (run_in_cpp_session(exported.path, r) for r in (rows, other))
+    np.testing.assert_array_equal(first["ctr"], second["ctr"])
+
+
+def test_each_weight_is_stored_once(exported, model):
+    size = sum(np.asarray(weight).nbytes for weight in model.weights)
+    assert exported.scan.weight_bytes == size
+    assert size < exported.bytes < size + 100_000
+
+
+def test_large_table_is_the_only_variable(exported):
+    assert exported.scan.variable_bytes == 40_000 * 8 * 4
+    assert [stored.variable for stored in exported.scan.large] == [True]
+
+
+def test_model_of_constants_alone_has_a_variables_index(small_model, tmp_path):
+    result = export(small_model, tmp_path)
+    assert result.scan.variable_bytes == 0
+    assert result.scan.weight_bytes == 12
+    assert (result.path / "variables" / "variables.index").is_file()
+
+
+def test_tables_of_one_name_stay_apart(tmp_path):
+    def make_part(seed):
+        ids = keras.Input((), dtype="int32", name="ids")
+        start = keras.initializers.RandomNormal(seed=seed)
+        table = keras.layers.Embedding(40_000, 8, start, name="table")
+        return keras.Model(ids, table(ids), name=f"part_{seed}")
+
+    ids = keras.Input((), dtype="int32", name="ids")
+    both = [make_part(1)(ids), make_part(2)(ids)]
+    model = keras.Model({"ids": ids}, {"y": keras.layers.Concatenate()(both)})
+    result = export(model, tmp_path)
+    assert_serves(result.path, model, {"ids": [1, 2, 39_999]})
+
+
+def test_equal_weights_of_two_layers_are_no_repetition(tmp_path):
+    x = keras.Input((64,), name="x")
+    first, second = (keras.layers.Dense(64, name=name) for name in ("a", "b"))
+    model = keras.Model({"x": x}, {"y": second(first(x))})
+    second.set_weights(first.get_weights())
+    assert export(model, tmp_path).scan.problems == ()
+
+
+def test_vocabulary_file_becomes_an_asset(tmp_path):
+    (tmp_path / "words.txt").write_text("at\nde\n")
+    word = keras.Input((), dtype="string", name="word")
+    lookup = keras.layers.StringLookup(vocabulary=str(tmp_path / "words.txt"))
+    table = keras.layers.Embedding(3, 4)
+    model = keras.Model({"word": word}, {"y": table(lookup(word))})
+    result = export(model, tmp_path / "models")
+    (tmp_path / "words.txt").unlink()
+    assert [path.name for path in (result.path / "assets").iterdir()] == ["words.txt"]
+    assert_serves(result.path, model, {"word": ["de", "zz"]})
+
+
+def test_half_precision_output_is_cast(tmp_path):
+    x = keras.Input((4,), name="x")
+    dense = keras.layers.Dense(1, dtype="mixed_bfloat16")
+    result = export(keras.Model({"x": x}, {"y": dense(x)}), tmp_path)
+    info = read_signature(result.path).outputs["y"]
+    assert info.dtype == tf.float32.as_datatype_enum
+
+
+def test_next_version_and_given_version(small_model, tmp_path):
+    assert export(small_model, tmp_path).version == 1
+    result = export(small_model, tmp_path, version=7)
+    assert result.path == tmp_path / "7"
+    assert export(small_model, tmp_path).version == 8
+
+
+def test_existing_version_is_refused(small_model, tmp_path):
+    (tmp_path / "3").mkdir()
+    message = r"`version` should be none of \[3\].* Received: version=3"
+    with pytest.raises(FileExistsError, match=message):
+        export(small_model, tmp_path, version=3)
+    assert list((tmp_path / "3").iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_non_finite_weights_are_refused(small_model, tmp_path, value):
+    kernel, bias = small_model.get_weights()
+    small_model.set_weights([np.full_like(kernel, value), bias])
+    message = "finite weights. Received: 2 NaN or infinite numbers in 'ctr/kernel'"
+    with pytest.raises(ValueError, match=message):
+        export(small_model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_without_names_are_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model({"x": x}, [keras.layers.Dense(1)(x)])
+    with pytest.raises(ValueError, match="`model.output` should be a dict"):
+        export(model, tmp_path)
+
+
+def test_inputs_without_names_are_refused(tmp_path):
+    x = keras.Input((4,), name="x")
+    model = keras.Model([x], {"y": keras.layers.Dense(1)(x)})
+    with pytest.raises(ValueError, match="`model.input` should be a dict"):
+        export(model, tmp_path)
+
+
+def test_unbuilt_model_is_refused(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="should be a built Keras model"):
+        export(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["user id", "_id", "class", "self"])
+def test_names_that_a_signature_would_change_are_refused(tmp_path, name):
+    x = keras.Input((4,), name=name)
+    model = keras.Model({name: x}, {"y": keras.layers.Dense(1)(x)})
+    with pytest.raises(ValueError, match=f"names of `model.input`.*'{name}'"):
+        export(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["user-id", "user.id", "7th", "K1"])
+def test_other_names_are_kept(tmp_path, name):
+    x = keras.Input((4,), name=name)
+    model = keras.Model({name: x}, {"click/through rate é": keras.layers.Dense(1)(x)})
+    signature = read_signature(export(model, tmp_path).path)
+    assert list(signature.inputs) == [name]
+    assert list(signature.outputs) == ["click/through rate é"]
+
+
+def test_golden_rows_are_used(small_model, tmp_path):
+    with pytest.raises(ValueError, match=r"the names \['number'\]"):
+        export(small_model, tmp_path, golden={"other": [1.0]})
+    result = export(small_model, tmp_path, golden={"number": [[1.0, 2.0]]})
+    assert result.difference <= 1e-6
+
+
+def test_failing_golden_rows_leave_nothing(tmp_path):
+    ids = keras.Input((), dtype="int32", name="ids")
+    model = keras.Model({"ids": ids}, {"y": keras.layers.Embedding(4, 2)(ids)})
+    export(model, tmp_path)
+    with pytest.raises(Exception, match="indices"):
+        export(model, tmp_path, golden={"ids": [9]})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_other_answers_in_the_cpp_session_leave_nothing(
+    small_model, tmp_path, monkeypatch
+):
+    def wrong(path, inputs):
+        outputs = run_in_cpp_session(path, inputs)
+        return {task: output + 1e-3 for task, output in outputs.items()}
+
+    monkeypatch.setattr(export_module, "run_in_cpp_session", wrong)
+    with pytest.raises(ExportError, match="'ctr' should differ by at most 1e-05"):
+        export(small_model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_problem_of_the_scan_leaves_nothing(small_model, tmp_path, monkeypatch):
+    scan = export_module.scan
+
+    def strict(path, weights):
+        return dataclasses.replace(scan(path, weights=weights), problems=("bad",))
+
+    monkeypatch.setattr(export_module, "scan", strict)
+    with pytest.raises(ExportError, match="The SavedModel is unfit: bad"):
+        export(small_model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_load_leaves_nothing(small_model, tmp_path, monkeypatch):
+    def fail(path, inputs):
+        raise CppSessionError("no")
+
+    monkeypatch.setattr(export_module, "run_in_cpp_session", fail)
+    with pytest.raises(CppSessionError, match="no"):
+        export(small_model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_variable_is_refused(tmp_path):
+    foreign = tf.Variable(2.0)
+
+    @keras.saving.register_keras_serializable("test_serving")
+    class Scale(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * foreign
+
+    x = keras.Input((1,), name="x")
+    model = keras.Model({"x": x}, {"y": Scale()(x)})
+    with pytest.raises(ExportError, match="variable or table that is none of its own"):
+        export(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []

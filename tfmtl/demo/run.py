@@ -1,0 +1,156 @@
+"""Train, fold, export, verify, measure."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfmtl.data import batches
+from tfmtl.demo.sources import Rows, Source
+from tfmtl.features import adapt
+from tfmtl.folding import FoldReport, compare, fold
+from tfmtl.models import snr
+from tfmtl.report import draw, topology
+from tfmtl.serving import (
+    Comparison,
+    Export,
+    compare_latency,
+    export,
+    run_in_cpp_session,
+)
+from tfmtl.sparsity import L0Ramp
+from tfmtl.tasks import compile_arguments
+
+_BATCH = 4096
+Scores = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run gave.
+
+    Attributes:
+        source: Name of the data.
+        seconds: Wall time of training, seconds.
+        auc_before: Test AUC per task of the trained model.
+        auc_after: Test AUC per task of the folded model.
+        report: Connections, sub-networks, parameters, FLOPs before and after.
+        fold_difference: Largest difference of an output over the whole test set,
+            folded against unfolded.
+        serving_difference: The same, C++ session against folded Keras model.
+        export_before: The unfolded SavedModel.
+        export_after: The folded SavedModel.
+        latency: Both SavedModels in the C++ session by batch size.
+        picture: The topology as a picture.
+    """
+
+    source: str
+    seconds: float
+    auc_before: dict[str, float]
+    auc_after: dict[str, float]
+    report: FoldReport
+    fold_difference: float
+    serving_difference: float
+    export_before: Export
+    export_after: Export
+    latency: dict[int, Comparison]
+    picture: Path
+
+
+def train(source: Source, seed: int = 0, l0: float | None = None) -> keras.Model:
+    """Trains the demo's SNR network on a source.
+
+    Args:
+        source: The data and how to train on it.
+        seed: Seed of initial weights, noise and order.
+        l0: Final weight of the L0 penalty, 0 for a dense network. Defaults to the
+            source's.
+    """
+    keras.utils.set_random_seed(seed)
+    settings = source.training
+    l0 = settings.l0 if l0 is None else l0
+    features = adapt(source.features, source.train[0])
+    model = snr(features, source.tasks, dropout=settings.dropout)
+    data = batches(*source.train, settings.batch_size, shuffle=True, seed=seed)
+    steps = settings.epochs * int(data.cardinality())
+    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+    model.compile(keras.optimizers.Adam(rate), **compile_arguments(source.tasks))
+    ramp = L0Ramp(l0, settings.dense_epochs, settings.ramp_epochs) if l0 else None
+    model.fit(
+        data,
+        epochs=settings.epochs,
+        validation_data=batches(*source.validation, _BATCH),
+        callbacks=[ramp] if ramp else [],
+        verbose=2,
+    )
+    return model
+
+
+def run(source: Source, folder: Path, seed: int = 0) -> Outcome:
+    """Goes the whole way and keeps everything in a folder.
+
+    Args:
+        source: The data.
+        folder: Where models and the picture are written.
+        seed: Seed of initial weights, noise and order.
+
+    Returns:
+        What was measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    model = train(source, seed)
+    seconds = time.perf_counter() - started
+    model.save(folder / "model.keras")
+    picture = draw(topology(model), folder / "topology.png", source.name)
+    folded = fold(model, _head(source.validation, 256))
+    folded.save(folder / "folded.keras")
+    golden = _head(source.validation, 64)
+    before = export(model, folder / "unfolded", golden=golden)
+    after = export(folded, folder / "folded", golden=golden)
+    latency = compare_latency(before.path, after.path, _head(source.validation, 512))
+    scores = predict(model, source.test)
+    folded_scores = predict(folded, source.test)
+    served = run_in_cpp_session(after.path, source.test[0])
+    return Outcome(
+        source=source.name,
+        seconds=seconds,
+        auc_before=auc(scores, source.test[1]),
+        auc_after=auc(folded_scores, source.test[1]),
+        report=compare(model, folded),
+        fold_difference=difference(scores, folded_scores),
+        serving_difference=difference(folded_scores, served),
+        export_before=before,
+        export_after=after,
+        latency=latency,
+        picture=picture,
+    )
+
+
+def predict(model: keras.Model, rows: Rows) -> Scores:
+    """A model's outputs on all rows, by task."""
+    return model.predict(batches(*rows, _BATCH), verbose=0)
+
+
+def auc(scores: Scores, labels: dict[str, np.ndarray]) -> dict[str, float]:
+    """Exact AUC per task: the share of pairs in the right order, ties half."""
+    return {task: _auc(scores[task].ravel(), labels[task].ravel()) for task in labels}
+
+
+def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    _, ranks, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    positive = labels > 0.5
+    wins = mean_rank[ranks][positive].sum() - positive.sum() * (positive.sum() + 1) / 2
+    return float(wins / (positive.sum() * (~positive).sum()))
+
+
+def difference(scores: Scores, other: Scores) -> float:
+    """The largest absolute difference of an output."""
+    return max(float(np.max(np.abs(scores[task] - other[task]))) for task in scores)
+
+
+def _head(rows: Rows, count: int) -> dict[str, np.ndarray]:
+    return {name: values[:count] for name, values in rows[0].items()}

@@ -1,0 +1,56 @@
+"""What a run gave, as text for one screen."""
+
+from tfmtl.demo.run import Outcome
+
+
+def screen(outcome: Outcome) -> str:
+    """Formats an outcome.
+
+    Args:
+        outcome: What `run` gave.
+    """
+    before, after = outcome.report
+    closed = 1 - after.connections / before.connections
+    rows = [
+        *(
+            _row(f"test AUC, {task}", auc, outcome.auc_after[task], ".4f")
+            for task, auc in outcome.auc_before.items()
+        ),
+        _row("open connections", before.connections, after.connections, ",d"),
+        _row("sub-networks", before.sub_networks, after.sub_networks, ",d"),
+        _row("parameters", before.parameters, after.parameters, ",d"),
+        _row("FLOPs per example", before.flops, after.flops, ",d"),
+        _row(
+            "SavedModel, bytes",
+            outcome.export_before.bytes,
+            outcome.export_after.bytes,
+            ",d",
+        ),
+        *(
+            _row(f"p50 ms, batch {size}", pair.first.p50, pair.second.p50, ".3f")
+            + f"   ratio {pair.ratio:.2f} ({pair.ratio_p10:.2f} … {pair.ratio_p90:.2f})"
+            for size, pair in outcome.latency.items()
+        ),
+    ]
+    return "\n".join(
+        [
+            "",
+            f"tfmtl demo: SNR on {outcome.source}",
+            f"trained in {outcome.seconds:.0f} s; {closed:.0%} of the routing "
+            "connections closed",
+            "",
+            f"{'':<26}{'unfolded':>14}{'folded':>14}",
+            *rows,
+            "",
+            "largest difference over the whole test set",
+            f"  folded against unfolded model      {outcome.fold_difference:.1e}",
+            f"  C++ session against folded model   {outcome.serving_difference:.1e}",
+            "",
+            f"SavedModel  {outcome.export_after.path}",
+            f"topology    {outcome.picture}",
+        ]
+    )
+
+
+def _row(name: str, before: float, after: float, form: str) -> str:
+    return f"{name:<26}{before:>14{form}}{after:>14{form}}"

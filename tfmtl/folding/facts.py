@@ -1,0 +1,110 @@
+"""What is known of a recorded graph: slots, constants, and what is live.
+
+Bits describe the slots of a tensor: one per slot where the tensor has a slot
+axis, `(batch, slots, ...)`, and a single one for the tensor as a whole.
+"""
+
+from collections import Counter
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.folding.graph import Call, Graph, Ref
+from tfmtl.folding.rules import Opaque, Rule, rule_for
+
+
+class Facts:
+    """Slots, constants (forwards) and liveness (backwards) of a graph.
+
+    Attributes:
+        slots: Number of slots per tensor, `None` for a tensor without slot axis.
+        constant: Bits: which slots have the same value for every example.
+        value: Values without the batch, where constant; 0 elsewhere.
+        live: Bits: which slots something that reaches an output reads.
+        rules: The rule of each call, in the graph's order.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.slots: dict[Ref, int | None] = {}
+        self.constant: dict[Ref, np.ndarray] = {}
+        self.value: dict[Ref, np.ndarray | None] = {}
+        self.live: dict[Ref, np.ndarray] = {}
+        calls_of = Counter(id(call.operation) for call in graph.calls)
+        for ref in keras.tree.flatten(graph.inputs):
+            self._declare(ref, None)
+        self.rules: list[Rule] = []
+        for call in graph.calls:
+            shared = calls_of[id(call.operation)] > 1
+            rule = rule_for(call, self.slots, shared)
+            self.rules.append(rule)
+            for index, ref in enumerate(call.results):
+                self._declare(ref, rule.output_slots(call, self.slots, index))
+            self._find_constants(call, rule)
+        for ref in keras.tree.flatten(graph.outputs):
+            self.live[ref][:] = True
+        for call, rule in zip(reversed(graph.calls), reversed(self.rules), strict=True):
+            self._find_live(call, rule)
+
+    def kept(self, ref: Ref) -> list[int]:
+        """Slots that the folded model computes: read and not constant."""
+        return np.flatnonzero(self.live[ref] & ~self.constant[ref]).tolist()
+
+    def reads(self, call: Call, rule: Rule, output: int, position: int) -> np.ndarray:
+        """Which bits of an input the bits of an output read, `(outputs, inputs)`."""
+        return rule.reads(call, self.slots, output, position)
+
+    def _declare(self, ref: Ref, slots: int | None) -> None:
+        self.slots[ref] = slots
+        self.constant[ref] = np.zeros(slots or 1, bool)
+        self.value[ref] = None
+        self.live[ref] = np.zeros(slots or 1, bool)
+
+    def _find_constants(self, call: Call, rule: Rule) -> None:
+        for output, ref in enumerate(call.results):
+            varying = np.zeros_like(self.constant[ref])
+            for position, read in enumerate(call.inputs):
+                reads = self.reads(call, rule, output, position)
+                varying |= (reads & ~self.constant[read]).any(axis=1)
+            self.constant[ref] = ~varying
+        if any(self.constant[ref].any() for ref in call.results):
+            self._evaluate(call, rule)
+
+    def _evaluate(self, call: Call, rule: Rule) -> None:
+        once = self._run(call, batch=1)
+        twice = self._run(call, batch=2)
+        for ref, one, two in zip(call.results, once, twice, strict=True):
+            per_example = one.shape[:1] == (1,) and two.shape[:1] == (2,)
+            if not per_example or (
+                isinstance(rule, Opaque)
+                and not all(np.array_equal(one[0], row) for row in two)
+            ):
+                self.constant[ref][:] = False
+            elif self.constant[ref].any():
+                keep = self.constant[ref]
+                if self.slots[ref] is not None:
+                    keep = keep.reshape(-1, *[1] * (one.ndim - 2))
+                self.value[ref] = np.where(keep, one[0], np.zeros_like(one[0]))
+
+    def _run(self, call: Call, batch: int) -> list[np.ndarray]:
+        filled = [self._filled(ref, batch) for ref in call.inputs]
+        args, kwargs = call.with_tensors(filled)
+        outputs = call.operation(*args, **kwargs)
+        return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(outputs)]
+
+    def _filled(self, ref: Ref, batch: int) -> Any:
+        value = self.value[ref]
+        if value is None:
+            value = np.zeros([size or 1 for size in ref.shape[1:]], "float32")
+        return ops.convert_to_tensor(np.broadcast_to(value, (batch, *value.shape)))
+
+    def _find_live(self, call: Call, rule: Rule) -> None:
+        for output, ref in enumerate(call.results):
+            needed = self.live[ref] & ~self.constant[ref]
+            if not needed.any():
+                continue
+            for position, read in enumerate(call.inputs):
+                reads = self.reads(call, rule, output, position)
+                self.live[read] |= reads[needed].any(axis=0)

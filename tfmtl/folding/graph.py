@@ -1,0 +1,171 @@
+"""A Functional model as a list of calls, recorded through public Keras API."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor of a recorded graph; `shape` includes the batch."""
+
+    number: int
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operation; tensors among its arguments are `Ref`s."""
+
+    operation: keras.Operation
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+    @property
+    def inputs(self) -> list[Ref]:
+        """Tensors among the arguments, in order, with repetitions."""
+        return [leaf for leaf in _leaves((self.args, self.kwargs)) if _is_ref(leaf)]
+
+    @property
+    def results(self) -> list[Ref]:
+        """The output tensors, flat."""
+        return _leaves(self.outputs)
+
+    def with_tensors(self, tensors: list[Any]) -> tuple[tuple[Any, ...], dict]:
+        """Arguments with `inputs` replaced, one by one, by `tensors`."""
+        remaining = iter(tensors)
+        return keras.tree.map_structure(
+            lambda leaf: next(remaining) if _is_ref(leaf) else leaf,
+            (self.args, self.kwargs),
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Calls in an order in which each comes after those it reads."""
+
+    inputs: Any
+    calls: list[Call]
+    outputs: Any
+
+
+class _StandIn(keras.Operation):
+    """Is called in an operation's place, so that the operation gets no new node."""
+
+    def __init__(self, operation: keras.Operation) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        return self.operation(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        return self.operation.compute_output_spec(*args, **kwargs)
+
+
+def record(model: keras.Model) -> Graph:
+    """Records the calls of a Functional or Sequential model.
+
+    Functional and Sequential models inside it are recorded too and put in the
+    place of their call.
+
+    Args:
+        model: A built Functional or Sequential model.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+    if not is_graph(model):
+        raise ValueError(
+            "`model` should be a built Functional or Sequential Keras model. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    return _Recorder().record(model)
+
+
+def is_graph(operation: Any) -> bool:
+    """Whether an operation is a model whose calls can be recorded."""
+    if isinstance(operation, keras.Sequential):
+        return bool(operation.built)
+    functional = type(keras.Model(*_one_tensor()))
+    return isinstance(operation, functional) and type(operation).call is functional.call
+
+
+def _one_tensor() -> tuple[Any, Any]:
+    tensor = keras.Input((1,))
+    return tensor, tensor
+
+
+class _Recorder:
+    def __init__(self) -> None:
+        self._refs: dict[int, Ref] = {}
+        self._alive: list[Any] = []  # ids stay unique while their tensors live
+        self._count = 0
+
+    def record(self, model: keras.Model) -> Graph:
+        recorded: list[tuple[Any, Any, Any, Any]] = []
+
+        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            outputs = _StandIn(operation)(*args, **kwargs)
+            recorded.append((operation, args, kwargs, outputs))
+            return outputs
+
+        # of the graph itself, since a subclass may not be re-creatable
+        plain = keras.Model(_structure(model, "input"), _structure(model, "output"))
+        clone = keras.models.clone_model(
+            plain, clone_function=lambda layer: layer, call_function=call
+        )
+        calls: list[Call] = []
+        for operation, args, kwargs, outputs in recorded:
+            args, kwargs = self._as_refs((args, kwargs))
+            if is_graph(operation) and not kwargs.get("training"):
+                calls.extend(self._splice(operation, args, kwargs, outputs))
+            else:
+                calls.append(Call(operation, args, kwargs, self._as_refs(outputs)))
+        return Graph(
+            self._as_refs(_structure(clone, "input")),
+            calls,
+            self._as_refs(_structure(clone, "output")),
+        )
+
+    def _splice(
+        self, model: Any, args: Any, kwargs: Any, outputs: Any
+    ) -> Iterator[Call]:
+        inner = self.record(model)
+        given = [leaf for leaf in _leaves((args, kwargs)) if _is_ref(leaf)]
+        replace = dict(zip(_leaves(inner.inputs), given, strict=True))
+        for call in inner.calls:
+            args, kwargs = call.with_tensors(
+                [replace.get(ref, ref) for ref in call.inputs]
+            )
+            yield Call(call.operation, args, kwargs, call.outputs)
+        for tensor, ref in zip(_leaves(outputs), _leaves(inner.outputs), strict=True):
+            self._refs[id(tensor)] = replace.get(ref, ref)
+            self._alive.append(tensor)
+
+    def _as_refs(self, structure: Any) -> Any:
+        return keras.tree.map_structure(self._as_ref, structure)
+
+    def _as_ref(self, leaf: Any) -> Any:
+        if not isinstance(leaf, keras.KerasTensor):
+            return leaf
+        if id(leaf) not in self._refs:
+            self._refs[id(leaf)] = Ref(self._count, tuple(leaf.shape))
+            self._alive.append(leaf)
+            self._count += 1
+        return self._refs[id(leaf)]
+
+
+def _structure(model: keras.Model, side: str) -> Any:
+    return getattr(model, side)
+
+
+def _leaves(structure: Any) -> list[Any]:
+    return keras.tree.flatten(structure)
+
+
+def _is_ref(leaf: Any) -> bool:
+    return isinstance(leaf, Ref)

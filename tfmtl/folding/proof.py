@@ -1,0 +1,85 @@
+"""Proof that a folded model computes what the model computed."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_ROWS = 64
+
+
+class FoldError(ValueError):
+    """A folded model whose outputs differ from the model's."""
+
+
+def prove(
+    model: keras.Model, folded: keras.Model, inputs: Any, tolerance: float | None
+) -> dict[str, float]:
+    """Compares both models on the same rows.
+
+    Returns:
+        The largest difference per output, relative to the output where that
+        exceeds 1.
+
+    Raises:
+        FoldError: If an output differs by more than the tolerance or is NaN.
+    """
+    if inputs is None:
+        inputs = made_up_rows(model, _ROWS)
+    if tolerance is None:
+        tolerance = 5e-3 if _computes_in_16_bits(model) else 1e-5
+    expected = _named(model, model(inputs, training=False))
+    got = _named(model, folded(inputs, training=False))
+    worst = {name: _difference(expected[name], got[name]) for name in expected}
+    name, value = max(
+        worst.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf)
+    )
+    if not value <= tolerance:
+        raise FoldError(
+            f"The folded model should give the model's outputs within {tolerance:g}. "
+            f"Received: output {name!r} differs by {value:g}"
+        )
+    return worst
+
+
+def made_up_rows(model: keras.Model, rows: int, seed: int = 0) -> Any:
+    """Rows for a model's inputs: normal floats, small integers, made-up strings."""
+    generator = np.random.default_rng(seed)
+
+    def column(tensor: keras.KerasTensor) -> Any:
+        shape = (rows, *[size or 3 for size in tensor.shape[1:]])
+        if tensor.dtype == "string":
+            return ops.convert_to_tensor(_strings(generator, shape), "string")
+        if "int" in tensor.dtype:
+            return ops.convert_to_tensor(generator.integers(0, 8, shape), tensor.dtype)
+        return ops.convert_to_tensor(generator.standard_normal(shape), tensor.dtype)
+
+    return keras.tree.map_structure(column, model.input)
+
+
+def _strings(generator: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    return generator.choice(["a", "b", "c"], shape).tolist()
+
+
+def _named(model: keras.Model, outputs: Any) -> dict[str, np.ndarray]:
+    if not isinstance(outputs, dict):
+        leaves = keras.tree.flatten(outputs)
+        outputs = dict(zip(model.output_names, leaves, strict=True))
+    flat = {}
+    for name, value in outputs.items():
+        for k, leaf in enumerate(keras.tree.flatten(value)):
+            flat[name if k == 0 else f"{name}[{k}]"] = ops.convert_to_numpy(leaf)
+    return flat
+
+
+def _difference(expected: np.ndarray, got: np.ndarray) -> float:
+    expected, got = expected.astype("f8"), got.astype("f8")
+    if expected.shape != got.shape:
+        return float("nan")
+    scale = np.maximum(np.abs(expected), 1.0)
+    return float(np.max(np.abs(expected - got) / scale, initial=0.0))
+
+
+def _computes_in_16_bits(model: keras.Model) -> bool:
+    return any("16" in layer.compute_dtype for layer in model.layers)

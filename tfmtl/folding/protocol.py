@@ -1,0 +1,37 @@
+"""What a layer tells about its slots, so that fold can make it smaller."""
+
+from typing import Protocol, runtime_checkable
+
+import keras
+import numpy as np
+
+
+@runtime_checkable
+class SlotLayer(Protocol):
+    """A layer of one input whose output slots read some of the input's slots.
+
+    Fold knows no layer classes: whatever has these two methods takes part.
+    """
+
+    def slot_reads(self) -> np.ndarray:
+        """Which input slots each output slot reads in inference.
+
+        Returns:
+            Booleans `(output slots, input slots)`; a tensor without a slot axis
+            counts as one slot.
+        """
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> keras.layers.Layer | None:
+        """A built layer, with weights, that computes a part of this one.
+
+        Args:
+            outputs: Indices of the output slots to compute, in order.
+            inputs: Indices of the input slots it will be given, in order.
+            constants: Values `(input slots, width)` of the slots that are
+                constant, and 0 elsewhere.
+
+        Returns:
+            The smaller layer, or `None` where its output would be its input.
+        """

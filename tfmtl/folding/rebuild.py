@@ -1,0 +1,155 @@
+"""The smaller model, built from what is kept."""
+
+import tempfile
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmtl.folding import stock
+from tfmtl.folding.facts import Facts
+from tfmtl.folding.graph import Call, Ref
+from tfmtl.layers import BroadcastConstant, GatherSlots
+
+
+def rebuild(model: keras.Model, facts: Facts) -> keras.Model:
+    """Builds the model of what is kept, with the same inputs and outputs."""
+    builder = _Builder(facts, model)
+    for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
+        if any(facts.kept(ref) for ref in call.results):
+            tensors = rule.rebuild(call, builder)
+            builder.tensors.update(zip(call.results, tensors, strict=True))
+    outputs = keras.tree.map_structure(builder.read, facts.graph.outputs)
+    return keras.Model(builder.inputs, outputs, name=model.name)
+
+
+class _Builder:
+    """Tensors of the new model, by the tensors of the recorded one.
+
+    A kept tensor holds its kept slots only, in order; `read` gives the slots that
+    are asked for, with constants filled in.
+    """
+
+    def __init__(self, facts: Facts, model: keras.Model) -> None:
+        self.facts = facts
+        self.inputs = _same_inputs(model)
+        self.tensors: dict[Ref, Any] = dict(
+            zip(
+                keras.tree.flatten(facts.graph.inputs),
+                keras.tree.flatten(self.inputs),
+                strict=True,
+            )
+        )
+        self._read: dict[tuple[Ref, tuple[int, ...] | None], Any] = {}
+        self._copies: dict[int, keras.Operation] = {}
+        self._names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
+        self._producer = {
+            ref: call.operation.name
+            for call in facts.graph.calls
+            for ref in call.results
+        }
+
+    def read(self, ref: Ref, wanted: list[int] | None = None) -> Any:
+        """A tensor with the slots `wanted`, or all of them."""
+        key = (ref, None if wanted is None else tuple(wanted))
+        if key not in self._read:
+            self._read[key] = self._gather(ref, wanted)
+        return self._read[key]
+
+    def slot(self, ref: Ref, slot: int, name: str) -> Any:
+        """One slot that is kept, without the slot axis."""
+        position = self.facts.kept(ref).index(slot)
+        take = stock.get_item()(name=self._unique(name))
+        return take(self.tensors[ref], (slice(None), position))
+
+    def call(self, call: Call, tensors: list[Any]) -> list[Any]:
+        """Makes a call again, on other tensors."""
+        args, kwargs = call.with_tensors(tensors)
+        return self.call_operation(call.operation, args, kwargs)
+
+    def call_operation(self, operation: Any, args: Any, kwargs: Any) -> list[Any]:
+        """Calls a copy of an operation; an operation has one copy."""
+        copy = self._copies.get(id(operation))
+        if copy is not None:
+            return keras.tree.flatten(copy(*args, **kwargs))
+        copy = _copy(operation, self._unique(operation.name))
+        self._copies[id(operation)] = copy
+        outputs = keras.tree.flatten(copy(*args, **kwargs))
+        _copy_state(operation, copy)
+        return outputs
+
+    def add(self, layer: keras.layers.Layer, tensor: Any) -> Any:
+        """Calls a layer that is new, under a name that is free."""
+        layer.name = self._unique(layer.name)
+        return layer(tensor)
+
+    def _gather(self, ref: Ref, wanted: list[int] | None) -> Any:
+        facts = self.facts
+        slots = facts.slots[ref]
+        if slots is None:
+            if facts.constant[ref][0]:
+                return self._constant(ref, facts.value[ref])
+            if wanted is None or wanted == list(range(ref.shape[1] or 0)):
+                return self.tensors[ref]
+            kept = list(range(ref.shape[1] or 0))
+        else:
+            kept = facts.kept(ref)
+            wanted = list(range(slots)) if wanted is None else wanted
+            if wanted == kept:
+                return self.tensors[ref]
+            if not set(wanted) & set(kept):
+                return self._constant(ref, facts.value[ref][wanted])
+        indices = [kept.index(k) if k in kept else -1 for k in wanted]
+        tensor = self.tensors[ref]
+        layer = GatherSlots(indices, name=self._named(ref, "slots"), dtype=tensor.dtype)
+        layer.build(tensor.shape)
+        if layer.constants is not None:
+            filled = [k for k in wanted if k not in kept]
+            layer.constants.assign(facts.value[ref][filled])
+        return layer(tensor)
+
+    def _constant(self, ref: Ref, value: np.ndarray) -> Any:
+        layer = BroadcastConstant(
+            value.shape, name=self._named(ref, "constant"), dtype=str(value.dtype)
+        )
+        carrier = keras.tree.flatten(self.inputs)[0]
+        layer.autocast = False
+        layer.build(carrier.shape)
+        layer.value.assign(value)
+        return layer(carrier)
+
+    def _named(self, ref: Ref, what: str) -> str:
+        return self._unique(f"{self._producer[ref]}_{what}")
+
+    def _unique(self, name: str) -> str:
+        free, count = name, 1
+        while free in self._names:
+            free, count = f"{name}_{count}", count + 1
+        self._names.add(free)
+        return free
+
+
+def _same_inputs(model: keras.Model) -> Any:
+    layers = {
+        id(layer.output): layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return keras.tree.map_structure(
+        lambda tensor: _copy(layers[id(tensor)], tensor.name).output, model.input
+    )
+
+
+def _copy(operation: keras.Operation, name: str) -> keras.Operation:
+    return type(operation).from_config({**operation.get_config(), "name": name})
+
+
+def _copy_state(operation: Any, copy: Any) -> None:
+    if not isinstance(operation, keras.layers.Layer):
+        return
+    copy.trainable = operation.trainable
+    copy.set_weights(operation.get_weights())
+    if hasattr(operation, "load_assets"):  # vocabularies learned by `adapt`
+        with tempfile.TemporaryDirectory() as folder:
+            operation.save_assets(folder)
+            copy.load_assets(folder)

@@ -1,0 +1,219 @@
+"""How slots pass through a call: one rule per kind of operation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmtl.folding import stock
+from tfmtl.folding.graph import Call, Ref
+from tfmtl.folding.protocol import SlotLayer
+
+Slots = Mapping[Ref, int | None]
+
+
+class Rule(ABC):
+    """What an output slot reads, and how the call is made on fewer slots."""
+
+    @abstractmethod
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        """Number of slots of an output, `None` for a tensor without slots."""
+
+    @abstractmethod
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        """Booleans `(output bits, input bits)` for one input of the call."""
+
+    @abstractmethod
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        """Makes the call again on kept slots; returns the output tensors."""
+
+
+class Opaque(Rule):
+    """Reads all of its inputs, whole."""
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        return None
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        return np.ones((1, slots[call.inputs[position]] or 1), bool)
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        return builder.call(call, [builder.read(ref) for ref in call.inputs])
+
+
+class OfSlotLayer(Rule):
+    """A layer that knows its slots and makes its own smaller copy."""
+
+    def __init__(self, layer: SlotLayer) -> None:
+        self._layer = layer
+        self._reads = np.asarray(layer.slot_reads(), bool)
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        [ref] = call.results
+        has_slots = len(ref.shape) > 2 and ref.shape[1] == len(self._reads)
+        return len(self._reads) if has_slots else None
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        [ref] = call.inputs
+        if slots[ref] is None:
+            return self._reads.any(axis=1, keepdims=True)
+        return self._reads
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        [read], [result] = call.inputs, call.results
+        outputs = np.array(builder.facts.kept(result))
+        wanted = self._reads[outputs].any(axis=0)
+        constants = np.zeros([size or 1 for size in read.shape[1:]], "float32")
+        if builder.facts.slots[read] is not None:
+            wanted &= ~builder.facts.constant[read]
+            if builder.facts.value[read] is not None:
+                constants = builder.facts.value[read]
+        inputs = np.flatnonzero(wanted)
+        whole = self._reads.shape[1] == 1 and len(read.shape) == 2
+        tensor = builder.read(read, None if whole else inputs.tolist())
+        layer = self._layer.fold(outputs, inputs, constants)
+        return [tensor if layer is None else builder.add(layer, tensor)]
+
+
+class SlotWise(Rule):
+    """Output slot k reads slot k of every input that has slots."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        return self._count
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        if slots[call.inputs[position]] == self._count:
+            return np.eye(self._count, dtype=bool)
+        return np.ones((self._count, slots[call.inputs[position]] or 1), bool)
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        [result] = call.results
+        kept = builder.facts.kept(result)
+        tensors = []
+        for ref in call.inputs:
+            per_slot = len(ref.shape) > 2 and ref.shape[1] == self._count
+            tensors.append(builder.read(ref, kept if per_slot else None))
+        return builder.call(call, tensors)
+
+
+class Select(Rule):
+    """Each output is one slot of the input, or several in a row."""
+
+    def __init__(self, selected: list[int | list[int]]) -> None:
+        self._selected = selected  # per output
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        selected = self._selected[output]
+        return len(selected) if isinstance(selected, list) else None
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        every = np.arange(slots[call.inputs[position]] or 1)
+        return np.atleast_1d(self._selected[output])[:, None] == every
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        [read] = call.inputs
+        tensors: list[Any] = []
+        for selected, result in zip(self._selected, call.results, strict=True):
+            kept = builder.facts.kept(result)
+            if not kept:
+                tensors.append(None)
+            elif isinstance(selected, list):
+                tensors.append(builder.read(read, [selected[k] for k in kept]))
+            else:
+                tensors.append(builder.slot(read, selected, call.operation.name))
+        return tensors
+
+
+class Join(Rule):
+    """The inputs' slots one after the other; an input without slots is one."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._sizes = sizes
+        self._starts = np.cumsum([0, *sizes]).tolist()
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        return self._starts[-1]
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        size, start = self._sizes[position], self._starts[position]
+        bits = slots[call.inputs[position]] or 1
+        reads = np.zeros((self._starts[-1], bits), bool)
+        reads[start : start + size] = np.eye(size, dtype=bool) if bits == size else True
+        return reads
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        [result] = call.results
+        kept = builder.facts.kept(result)
+        parts = []
+        for ref, start, size in zip(
+            call.inputs, self._starts, self._sizes, strict=False
+        ):
+            own = [k - start for k in kept if start <= k < start + size]
+            if own:
+                stacked = len(ref.shape) == len(result.shape)
+                parts.append(builder.read(ref, own if stacked else None))
+        if len(parts) == 1 and len(parts[0].shape) == len(result.shape):
+            return parts
+        return builder.call_operation(call.operation, (parts,), {})
+
+
+def rule_for(call: Call, slots: Slots, shared: bool) -> Rule:
+    """The rule of a call.
+
+    Args:
+        call: The call.
+        slots: Number of slots of the tensors it reads.
+        shared: Whether its operation is called elsewhere too. A layer with
+            slots then stays whole: its calls must keep one set of weights.
+    """
+    operation = call.operation
+    if isinstance(operation, SlotLayer):
+        single = len(call.inputs) == 1 and len(call.results) == 1
+        return OfSlotLayer(operation) if single and not shared else Opaque()
+    if isinstance(operation, stock.joins()) and stock.joined_axis(operation) == 1:
+        sizes = [_join_size(call, ref) for ref in call.inputs]
+        if all(sizes) and _only_tensors(call):
+            return Join(sizes)
+    slotted = [ref for ref in call.inputs if slots[ref] is not None]
+    if not slotted:
+        return Opaque()
+    selected = stock.selected_slots(call, slots[slotted[0]])
+    if selected is not None:
+        return Select(selected)
+    count = slots[slotted[0]]
+    if (
+        stock.is_slot_wise(operation, len(slotted[0].shape))
+        and all(slots[ref] == count for ref in slotted)
+        and all(_has_axis(ref, count) for ref in call.results)
+        and len(call.results) == 1
+        and _only_tensors_and_scalars(call)
+    ):
+        return SlotWise(count)
+    return Opaque()
+
+
+def _join_size(call: Call, ref: Ref) -> int:
+    """Slots that an input brings into a stack or concatenation; 0 if unknown."""
+    [result] = call.results
+    if len(result.shape) < 3:
+        return 0
+    return 1 if len(ref.shape) < len(result.shape) else ref.shape[1] or 0
+
+
+def _has_axis(ref: Ref, count: int | None) -> bool:
+    return len(ref.shape) > 2 and ref.shape[1] == count
+
+
+def _only_tensors(call: Call) -> bool:
+    return all(isinstance(leaf, Ref) for leaf in keras.tree.flatten(call.args))
+
+
+def _only_tensors_and_scalars(call: Call) -> bool:
+    leaves = keras.tree.flatten((call.args, call.kwargs))
+    plain = (Ref, int, float, str, bool, type(None))
+    return all(isinstance(leaf, plain) for leaf in leaves)

@@ -1,0 +1,213 @@
+"""What is left of a transformation routing once its gates are folded in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.layers.checks import known_slots, positive_int
+from tfmtl.ops.grouping import group_outputs
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class PrunedTransformation(keras.layers.Layer):
+    """Routing between slots with the closed connections left out.
+
+    ```
+    v_i = activation(sum_{j open to i} W_ij u_j + b_i)
+    input (batch, j, d), output (batch, i, h)
+    ```
+
+    Outputs are computed in groups: one product of the slots that a group reads,
+    side by side, with the group's kernel. `tfmtl.folding.fold` makes this layer;
+    it is an ordinary trainable layer. Where a group holds outputs that read
+    different slots, the gaps in its kernel are zeros at the start.
+
+    Args:
+        groups: Pairs `(inputs, outputs)` of slot indices; each output is in
+            exactly one group.
+        units: Width h of an output slot.
+        activation: Keras activation. Defaults to `None`.
+        use_bias: Whether to add a bias. Defaults to `False`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: If an output is missing or twice in the groups.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> layer = tfmtl.layers.PrunedTransformation([([0, 2], [0]), ([1], [1])], 4)
+        >>> tuple(layer(keras.ops.ones((5, 3, 8))).shape)
+        (5, 2, 4)
+
+    Source: Ma et al., AAAI 2019 (SNR-Trans): each z_ij = 0 deletes its W_ij.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[int], Sequence[int]]],
+        units: int,
+        activation: Any = None,
+        use_bias: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.groups = [(list(inputs), list(outputs)) for inputs, outputs in groups]
+        computed = [i for _, outputs in self.groups for i in outputs]
+        if not computed or sorted(computed) != list(range(len(computed))):
+            raise ValueError(
+                "`groups` should hold each output from 0 on exactly once. "
+                f"Received: groups={self.groups}"
+            )
+        self.num_outputs = len(computed)
+        self._order = None
+        if computed != list(range(len(computed))):
+            self._order = np.argsort(computed).tolist()
+        self.units = positive_int("units", units)
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+
+    @classmethod
+    def of(
+        cls,
+        kernel: np.ndarray,
+        outputs: np.ndarray,
+        inputs: np.ndarray,
+        constants: np.ndarray,
+        *,
+        bias: np.ndarray | None,
+        activation: Any,
+        trainable: bool = True,
+        **kwargs: Any,
+    ) -> "PrunedTransformation":
+        """Builds the layer from a dense kernel.
+
+        Args:
+            kernel: `(j, d, i, h)`, zero where a connection is closed.
+            outputs: Indices of the outputs to keep.
+            inputs: Indices of the input slots that are left.
+            constants: `(j, d)`: the values of slots that are constant, else 0;
+                what they contribute becomes bias.
+            bias: `(i, h)` or `None`.
+            activation: Keras activation.
+            trainable: Whether the new weights are trainable.
+            **kwargs: `name`, `dtype`.
+        """
+        from_constants = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
+        if bias is not None:
+            from_constants = from_constants + bias[outputs]
+        use_bias = bias is not None or bool(from_constants.any())
+        kernel = kernel[inputs][:, :, outputs]
+        _, width, _, units = kernel.shape
+        groups = group_outputs(kernel.any(axis=(1, 3)).T, width, units)
+        layer = cls(groups, units, activation, use_bias, trainable=trainable, **kwargs)
+        layer.build((None, len(inputs), width))
+        kernels = [_block(kernel, reads, computes) for reads, computes in groups]
+        layer.set_weights([*kernels, *([from_constants] if use_bias else [])])
+        return layer
+
+    def build(self, input_shape: Any) -> None:
+        """Creates one kernel per group and the bias."""
+        self.slots, self.width = known_slots("PrunedTransformation", input_shape)
+        self.kernels = [
+            self.add_weight(
+                name=f"kernel_{k}",
+                shape=(len(inputs) * self.width, len(outputs) * self.units),
+                initializer="glorot_uniform",
+            )
+            for k, (inputs, outputs) in enumerate(self.groups)
+        ]
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.num_outputs, self.units), initializer="zeros"
+            )
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the upper sub-networks, `(batch, i, h)`."""
+        products = [
+            ops.matmul(self._side_by_side(inputs, reads), kernel)
+            for (reads, _), kernel in zip(self.groups, self.kernels, strict=True)
+        ]
+        joined = products[0] if len(products) == 1 else ops.concatenate(products, -1)
+        outputs = ops.reshape(joined, (-1, self.num_outputs, self.units))
+        if self._order is not None:
+            outputs = ops.take(outputs, self._order, axis=1)
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
+        """`(batch, i, h)`."""
+        return (input_shape[0], self.num_outputs, self.units)
+
+    def slot_reads(self) -> np.ndarray:
+        """Which inputs each output reads, `(i, j)`: where its block is not 0."""
+        return self._dense_kernel().any(axis=(1, 3)).T
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> keras.layers.Layer:
+        """The same routing between the slots given only."""
+        return self.of(
+            self._dense_kernel(),
+            outputs,
+            inputs,
+            constants,
+            bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
+            activation=self.activation,
+            trainable=self.trainable,
+            name=self.name,
+            dtype=self.dtype_policy,
+        )
+
+    def connections(self) -> int:
+        """Number of connections: blocks that are not 0."""
+        return int(self.slot_reads().sum())
+
+    def strengths(self) -> np.ndarray:
+        """Size of what each connection does, `(i, j)`: the norm of its block."""
+        return np.sqrt(np.square(self._dense_kernel()).sum(axis=(1, 3))).T
+
+    def flops(self) -> int:
+        """Floating-point operations of the products, per example."""
+        return sum(2 * int(np.prod(kernel.shape)) for kernel in self.kernels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable."""
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "units": self.units,
+            "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+        }
+
+    def _side_by_side(self, inputs: Tensor, slots: list[int]) -> Tensor:
+        if slots != list(range(self.slots)):
+            inputs = ops.take(inputs, slots, axis=1)
+        return ops.reshape(inputs, (-1, len(slots) * self.width))
+
+    def _dense_kernel(self) -> np.ndarray:
+        shape = (self.slots, self.width, self.num_outputs, self.units)
+        dense = np.zeros(shape, self.kernels[0].dtype)
+        for (reads, computes), kernel in zip(self.groups, self.kernels, strict=True):
+            block = ops.convert_to_numpy(kernel).reshape(
+                len(reads), self.width, len(computes), self.units
+            )
+            # two index lists select their product when they are applied in turn
+            view = dense[:, :, computes]
+            view[reads] = block
+            dense[:, :, computes] = view
+        return dense
+
+
+def _block(kernel: np.ndarray, reads: list[int], computes: list[int]) -> np.ndarray:
+    block = kernel[reads][:, :, computes]
+    j, d, i, h = block.shape
+    return block.reshape(j * d, i * h)

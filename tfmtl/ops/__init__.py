@@ -1,0 +1,22 @@
+"""Tensor maths as functions: tensors in, tensors out, `keras.ops` only."""
+
+from tfmtl.ops.experts import experts
+from tfmtl.ops.hard_concrete import (
+    closed_below,
+    fully_open_probability,
+    hard_concrete,
+    hard_concrete_sample,
+    open_probability,
+)
+from tfmtl.ops.routing import route_average, route_transformation
+
+__all__ = [
+    "closed_below",
+    "experts",
+    "fully_open_probability",
+    "hard_concrete",
+    "hard_concrete_sample",
+    "open_probability",
+    "route_average",
+    "route_transformation",
+]

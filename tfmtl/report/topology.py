@@ -1,0 +1,143 @@
+"""Which sub-networks a model has, and what reaches what."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from tfmtl.folding.facts import Facts
+from tfmtl.folding.graph import Call, Ref, record
+from tfmtl.folding.rules import OfSlotLayer, Rule
+
+
+@dataclass(frozen=True)
+class Node:
+    """A sub-network: slot `slot` of layer `layer`; or a task, with slot 0."""
+
+    layer: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A connection that is open in serving.
+
+    Attributes:
+        source: The sub-network that is read.
+        target: The sub-network or task that reads it.
+        strength: Size of what the connection does: z times the Frobenius norm of
+            W for a transformation, z for an average, 1 where there is no gate.
+    """
+
+    source: Node
+    target: Node
+    strength: float
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Sub-networks by level, from the input to the tasks, and their connections.
+
+    Attributes:
+        levels: Nodes per level; the last level holds the tasks.
+        edges: Open connections.
+        live: Nodes that reach a task.
+    """
+
+    levels: list[list[Node]]
+    edges: list[Edge]
+    live: frozenset[Node]
+
+
+def topology(model: keras.Model) -> Topology:
+    """Reads the sub-networks and open connections of a model.
+
+    Args:
+        model: A built Functional or Sequential model, folded or not, with outputs
+            by task name.
+
+    Example:
+        >>> import tfmtl
+        >>> x = tfmtl.features.Numeric("x", width=2, mean=(0, 0), std=(1, 1))
+        >>> model = tfmtl.models.snr([x], [tfmtl.tasks.Binary("click")], [(3, 4)])
+        >>> found = tfmtl.report.topology(model)
+        >>> [len(level) for level in found.levels], len(found.edges)
+        ([3, 1, 1], 4)
+    """
+    facts = Facts(record(model))
+    reader = _Reader(facts)
+    for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
+        reader.read(call, rule)
+    tasks = []
+    for name, ref in zip(
+        _output_names(model), keras.tree.flatten(facts.graph.outputs), strict=True
+    ):
+        node = Node(name, 0)
+        tasks.append(node)
+        reader.connect(node, sorted_nodes(set().union(*reader.sources[ref])))
+    levels = [*reader.levels, tasks]
+    return Topology(levels, reader.edges, _reaching(tasks, reader.edges))
+
+
+def sorted_nodes(nodes: set[Node]) -> list[Node]:
+    """Nodes in a fixed order."""
+    return sorted(nodes, key=lambda node: (node.layer, node.slot))
+
+
+class _Reader:
+    """Follows, slot by slot, which sub-networks a tensor comes from."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.levels: list[list[Node]] = []
+        self.edges: list[Edge] = []
+        self.sources: dict[Ref, list[set[Node]]] = {
+            ref: [set()] for ref in keras.tree.flatten(facts.graph.inputs)
+        }
+
+    def read(self, call: Call, rule: Rule) -> None:
+        sub_networks = isinstance(rule, OfSlotLayer) and hasattr(
+            call.operation, "flops"
+        )
+        for output, ref in enumerate(call.results):
+            found = [set() for _ in self._facts.constant[ref]]
+            for position, read in enumerate(call.inputs):
+                reads = self._facts.reads(call, rule, output, position)
+                for k, row in enumerate(reads):
+                    for j in np.flatnonzero(row):
+                        found[k] |= self.sources[read][j]
+            self.sources[ref] = found
+        if sub_networks:
+            [ref] = call.results
+            self._add_level(call, ref)
+
+    def connect(self, node: Node, sources: list[Node]) -> None:
+        self.edges.extend(Edge(source, node, 1.0) for source in sources)
+
+    def _add_level(self, call: Call, ref: Ref) -> None:
+        operation = call.operation
+        nodes = [Node(operation.name, k) for k in range(self._facts.slots[ref] or 1)]
+        self.levels.append(nodes)
+        strengths = operation.strengths() if hasattr(operation, "strengths") else None
+        [read] = call.inputs
+        for k, node in enumerate(nodes):
+            for j, sources in enumerate(self.sources[read]):
+                for source in sorted_nodes(sources & self.sources[ref][k]):
+                    strength = 1.0 if strengths is None else float(strengths[k, j])
+                    if strength:
+                        self.edges.append(Edge(source, node, strength))
+        self.sources[ref] = [{node} for node in nodes]
+
+
+def _reaching(tasks: list[Node], edges: list[Edge]) -> frozenset[Node]:
+    live = set(tasks)
+    for edge in reversed(edges):
+        if edge.target in live:
+            live.add(edge.source)
+    return frozenset(live)
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    if isinstance(model.output, dict):
+        return sorted(model.output)
+    return list(model.output_names)

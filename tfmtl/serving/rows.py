@@ -1,0 +1,121 @@
+"""Rows that fit a signature: checked ones, generated ones, repeated ones."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
+
+GOLDEN_ROWS = 8
+TEXTS = ("", "unknown", "a b", "übergröße")
+
+
+def coerce(
+    rows: Mapping[str, Any], infos: Mapping[str, meta_graph_pb2.TensorInfo]
+) -> dict[str, np.ndarray]:
+    """Turns rows into arrays of a signature's types; strings become bytes objects.
+
+    Args:
+        rows: One array per input.
+        infos: The signature's inputs.
+
+    Returns:
+        One array per input, all with the same number of rows.
+
+    Raises:
+        ValueError: If names, types or numbers of rows do not fit.
+
+    Example:
+        `coerce({"age": [31.0]}, read_signature(path).inputs)`
+    """
+    if set(rows) != set(infos):
+        raise ValueError(
+            f"`inputs` should have the names {sorted(infos)}. Received: {sorted(rows)}"
+        )
+    arrays = {name: _array(name, rows[name], infos[name].dtype) for name in infos}
+    counts = {name: array.shape[:1] for name, array in arrays.items()}
+    if len(set(counts.values())) != 1 or () in counts.values():
+        shapes = {name: array.shape for name, array in sorted(arrays.items())}
+        raise ValueError(
+            "`inputs` should have the same number of rows, the first dimension, in "
+            f"every array. Received: shapes={shapes}"
+        )
+    return arrays
+
+
+def _array(name: str, value: Any, dtype: int) -> np.ndarray:
+    wanted = tf.as_dtype(dtype)
+    array = np.asarray(value)
+    if wanted != tf.string:
+        if not np.can_cast(array.dtype, wanted.as_numpy_dtype, "same_kind"):
+            raise ValueError(
+                f"`inputs[{name!r}]` should be of type {wanted.name}. Received: "
+                f"dtype={array.dtype}"
+            )
+        return array.astype(wanted.as_numpy_dtype)
+    if array.dtype.kind not in "SUOT":
+        raise ValueError(
+            f"`inputs[{name!r}]` should hold strings. Received: dtype={array.dtype}"
+        )
+    texts = np.empty(array.shape, object)
+    texts.ravel()[:] = [_encode(text) for text in array.ravel().tolist()]
+    return texts
+
+
+def _encode(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
+def generate(
+    inputs: Mapping[str, keras.KerasTensor],
+    tokens: Iterable[str] = (),
+    rows: int = GOLDEN_ROWS,
+) -> dict[str, np.ndarray]:
+    """Generates the same few rows every time: finite numbers, ids 0 and 1, texts.
+
+    Args:
+        inputs: The model's inputs.
+        tokens: Known strings to mix with unknown ones.
+        rows: The number of rows.
+
+    Returns:
+        One array per input.
+
+    Example:
+        `generate(model.input, tokens=["at", "de"])`
+    """
+    random = np.random.default_rng(0)
+    texts = np.array([*tokens, *TEXTS], object)
+    arrays = {}
+    for name, tensor in sorted(inputs.items()):
+        shape = (rows, *(size or 1 for size in tensor.shape[1:]))
+        dtype = tf.as_dtype(tensor.dtype)
+        if dtype == tf.string:
+            arrays[name] = random.choice(texts, shape)
+        elif dtype.is_floating:
+            arrays[name] = random.normal(size=shape).astype(dtype.as_numpy_dtype)
+        else:
+            arrays[name] = random.integers(0, 2, shape).astype(dtype.as_numpy_dtype)
+    return arrays
+
+
+def repeat(rows: Mapping[str, Any], batch_size: int) -> dict[str, np.ndarray]:
+    """Repeats rows until there are as many as asked for.
+
+    Args:
+        rows: One array per input.
+        batch_size: The wanted number of rows.
+
+    Returns:
+        One array per input.
+
+    Example:
+        `repeat({"age": [1.0, 2.0]}, 3)["age"]  # [1.0, 2.0, 1.0]`
+    """
+    arrays = {name: np.asarray(value) for name, value in rows.items()}
+    return {
+        name: array[np.arange(batch_size) % len(array)]
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,105 @@
+"""Tasks as frozen descriptions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A yes/no task: sigmoid head, cross-entropy, AUC.
+
+    Attributes:
+        name: Name of the label and of the model's output.
+        weight: Weight of the task's loss in the sum.
+
+    Example:
+        >>> import tfmtl
+        >>> tfmtl.tasks.Binary("click").head_activation
+        'sigmoid'
+    """
+
+    name: str
+    weight: float = 1.0
+
+    output_units: ClassVar[int] = 1
+    head_activation: ClassVar[str | None] = "sigmoid"
+
+    def loss(self) -> keras.losses.Loss:
+        """Mean cross-entropy of the predicted probability."""
+        return keras.losses.BinaryCrossentropy(name=f"{self.name}_loss")
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """AUC, from 1,000 thresholds."""
+        return [keras.metrics.AUC(num_thresholds=1000, name="auc")]
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A real-valued task: linear head, squared error, RMSE.
+
+    Attributes:
+        name: Name of the label and of the model's output.
+        weight: Weight of the task's loss in the sum.
+
+    Example:
+        >>> import tfmtl
+        >>> tfmtl.tasks.Regression("watch_time").output_units
+        1
+    """
+
+    name: str
+    weight: float = 1.0
+
+    output_units: ClassVar[int] = 1
+    head_activation: ClassVar[str | None] = None
+
+    def loss(self) -> keras.losses.Loss:
+        """Mean squared error."""
+        return keras.losses.MeanSquaredError(name=f"{self.name}_loss")
+
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Root mean squared error."""
+        return [keras.metrics.RootMeanSquaredError(name="rmse")]
+
+
+Task = Binary | Regression
+
+
+def compile_arguments(tasks: Sequence[Task]) -> dict[str, Any]:
+    """Losses, their weights and metrics of tasks, for `model.compile`.
+
+    Args:
+        tasks: Tasks of different names.
+
+    Returns:
+        `{"loss": …, "loss_weights": …, "metrics": …}`, each by task name.
+
+    Raises:
+        ValueError: If there is no task or a name occurs twice.
+
+    Example:
+        >>> import tfmtl
+        >>> click = tfmtl.tasks.Binary("click")
+        >>> tasks = [click, tfmtl.tasks.Binary("like", weight=2.0)]
+        >>> tfmtl.tasks.compile_arguments(tasks)["loss_weights"]
+        {'click': 1.0, 'like': 2.0}
+    """
+    check_tasks(tasks)
+    return {
+        "loss": {task.name: task.loss() for task in tasks},
+        "loss_weights": {task.name: task.weight for task in tasks},
+        "metrics": {task.name: task.metrics() for task in tasks},
+    }
+
+
+def check_tasks(tasks: Sequence[Task]) -> None:
+    """Raises `ValueError` unless there are tasks, each with its own name."""
+    names = [task.name for task in tasks]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            "`tasks` should be one or more tasks of different names. "
+            f"Received: names={names}"
+        )
