@@ -81,8 +81,8 @@ def train(source: Source, seed: int = 0, l0: float | None = None) -> keras.Model
     model.fit(
         data,
         epochs=settings.epochs,
-        validation_data=batches(*source.validation, _BATCH),
         callbacks=[ramp] if ramp else [],
+        shuffle=False,  # the data set shuffles itself
         verbose=2,
     )
     return model
@@ -105,12 +105,12 @@ def run(source: Source, folder: Path, seed: int = 0) -> Outcome:
     seconds = time.perf_counter() - started
     model.save(folder / "model.keras")
     picture = draw(topology(model), folder / "topology.png", source.name)
-    folded = fold(model, _head(source.validation, 256))
+    folded = fold(model, _head(source.train, 256))
     folded.save(folder / "folded.keras")
-    golden = _head(source.validation, 64)
+    golden = _head(source.train, 64)
     before = export(model, folder / "unfolded", golden=golden)
     after = export(folded, folder / "folded", golden=golden)
-    latency = compare_latency(before.path, after.path, _head(source.validation, 512))
+    latency = compare_latency(before.path, after.path, _head(source.train, 512))
     scores = predict(model, source.test)
     folded_scores = predict(folded, source.test)
     served = run_in_cpp_session(after.path, source.test[0])

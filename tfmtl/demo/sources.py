@@ -1,13 +1,13 @@
 """Data for the demo, with the settings chosen on its held-out training rows."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tfmtl.data import make_tasks
-from tfmtl.data.census_income import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, load
-from tfmtl.features import Categorical, Numeric
+from tfmtl.data.census_income import CATEGORICAL_COLUMNS, NUMERIC_COLUMNS, TASKS, load
+from tfmtl.features import Bucketized, Categorical, Numeric
 from tfmtl.features.specs import Feature
 from tfmtl.tasks import Binary
 
@@ -53,7 +53,6 @@ class Source:
         features: Specifications, not adapted yet.
         tasks: The tasks.
         train: Columns and labels to train on.
-        validation: Rows of the training file held out to watch training.
         test: Columns and labels that are read once, at the end.
         training: How to train.
     """
@@ -62,7 +61,6 @@ class Source:
     features: list[Feature]
     tasks: list[Binary]
     train: Rows
-    validation: Rows
     test: Rows
     training: Training
 
@@ -73,20 +71,15 @@ def synthetic(num_examples: int = 100_000) -> Source:
     Args:
         num_examples: Training rows; a tenth as many each to validate and to test.
     """
-    few = num_examples // 10
-    sizes = {"train": num_examples, "validation": few, "test": few}
-    train, validation, test = (
-        make_tasks(size, num_features=20, correlation=0.5, seed=seed)
-        for seed, size in enumerate(sizes.values(), 1)
-    )
+    train = make_tasks(num_examples, num_features=20, correlation=0.5, seed=1)
+    test = make_tasks(num_examples // 5, num_features=20, correlation=0.5, seed=2)
     return Source(
         name=f"synthetic tasks of correlation 0.5, {num_examples:,} training rows",
         features=[Numeric("x", width=20)],
         tasks=[Binary(name) for name in train.labels],
-        train=tuple(train),
-        validation=tuple(validation),
-        test=tuple(test),
-        training=Training(10, 512, 2e-3, 0.0, 1e-2, 2, 3),
+        train=(train.features, train.labels),
+        test=(test.features, test.labels),
+        training=Training(12, 512, 2e-3, 0.0, 0.2, 2, 4),
     )
 
 
@@ -100,25 +93,40 @@ def census_income(
         folder: Folder with the two original files; downloaded without it.
         data_dir: Where the prepared data set is kept.
     """
-    features, labels = load("train", data_dir, folder)
-    order = np.random.default_rng(0).permutation(len(labels["income"]))
-    held_out = len(order) // 10
+    train = _as_columns(*load("train", data_dir, folder))
     return Source(
         name="Census-Income (KDD)",
         features=[
             *(Numeric(name, log=name in _HEAVY_TAILED) for name in NUMERIC_COLUMNS),
+            *(Bucketized(name) for name in NUMERIC_COLUMNS),
             *(Categorical(name) for name in CATEGORICAL_COLUMNS),
         ],
-        tasks=[Binary(name) for name in labels],
-        train=_rows(features, labels, order[held_out:]),
-        validation=_rows(features, labels, order[:held_out]),
-        test=_rows(*load("test", data_dir, folder), slice(None)),
-        training=Training(10, 1024, 2e-3, 0.1, 1e-2, 1, 3),
+        tasks=[Binary(name) for name in TASKS],
+        train=train,
+        test=_as_columns(*load("test", data_dir, folder)),
+        training=Training(8, 1024, 2e-3, 0.1, 1e-2, 1, 3),
     )
 
 
-def _rows(
-    features: dict[str, np.ndarray], labels: dict[str, np.ndarray], rows: object
-) -> Rows:
-    columns = {name: values[rows].reshape(-1, 1) for name, values in features.items()}
-    return columns, {name: values[rows] for name, values in labels.items()}
+def held_out(source: Source, share: float = 0.1, seed: int = 0) -> Source:
+    """The source with a share of its training rows in the test set's place.
+
+    Settings are chosen on it, so that the test rows are read once, at the end.
+    """
+    features, labels = source.train
+    count = len(next(iter(labels.values())))
+    order = np.random.default_rng(seed).permutation(count)
+    split = round(share * count)
+
+    def rows(chosen: np.ndarray) -> Rows:
+        return _taken(features, chosen), _taken(labels, chosen)
+
+    return replace(source, train=rows(order[split:]), test=rows(order[:split]))
+
+
+def _taken(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def _as_columns(features: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Rows:
+    return {name: values[:, None] for name, values in features.items()}, labels

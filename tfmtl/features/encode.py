@@ -83,7 +83,7 @@ def _embedded(
         )
         ids.append(bucketize(_columns(numbers, inputs, f"bucketized_{units}")))
     embedding = FieldEmbedding(
-        [feature.rows for feature in [*strings, *numbers]],
+        [*(feature.rows for feature in strings), *(f.rows for f in numbers)],
         units,
         name=f"embedding_{units}",
     )

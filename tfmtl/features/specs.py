@@ -50,11 +50,12 @@ class Numeric:
         if self.log:
             values = np.sign(values) * np.log1p(np.abs(values))
         values = np.where(finite, values, np.nan)
-        std = np.nanstd(values, axis=0)
+        mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        varies = std > np.finfo("f4").eps * np.abs(mean)  # else it is rounding
         return replace(
             self,
-            mean=tuple(np.nanmean(values, axis=0).tolist()),
-            std=tuple(np.where(std > 0, std, 1.0).tolist()),
+            mean=tuple(mean.tolist()),
+            std=tuple(np.where(varies, std, 1.0).tolist()),
         )
 
 
@@ -99,8 +100,10 @@ class Categorical:
         """This feature with the vocabulary of `column`, `(rows, 1)`.
 
         Raises:
-            ValueError: If no value occurs `min_count` times.
+            ValueError: If the column has another width or no value occurs
+                `min_count` times.
         """
+        _check_width(self, np.asarray(column).reshape(len(column), -1))
         values, counts = np.unique(np.asarray(column).reshape(-1), return_counts=True)
         order = np.argsort(-counts, kind="stable")
         known = [values[k] for k in order if counts[k] >= self.min_count]
@@ -213,11 +216,7 @@ def _numbers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The values `(rows, width)` of a column, and where they are finite."""
     values = np.asarray(column, "f8").reshape(len(column), -1)
-    if values.shape[1] != feature.width:
-        raise ValueError(
-            f"Feature {feature.name!r} should have {feature.width} value(s) per row. "
-            f"Received: {values.shape[1]}"
-        )
+    _check_width(feature, values)
     finite = np.isfinite(values)
     if not finite.any(axis=0).all():
         raise ValueError(
@@ -225,6 +224,14 @@ def _numbers(
             "adapt to. Received: none"
         )
     return values, finite
+
+
+def _check_width(feature: Feature, values: np.ndarray) -> None:
+    if values.shape[1] != feature.width:
+        raise ValueError(
+            f"Feature {feature.name!r} should have {feature.width} value(s) per row. "
+            f"Received: {values.shape[1]}"
+        )
 
 
 def _text(value: Any) -> str:

@@ -21,7 +21,6 @@ class Facts:
     Attributes:
         slots: Number of slots per tensor, `None` for a tensor without slot axis.
         constant: Bits: which slots have the same value for every example.
-        value: Values without the batch, where constant; 0 elsewhere.
         live: Bits: which slots something that reaches an output reads.
         rules: The rule of each call, in the graph's order.
     """
@@ -30,7 +29,7 @@ class Facts:
         self.graph = graph
         self.slots: dict[Ref, int | None] = {}
         self.constant: dict[Ref, np.ndarray] = {}
-        self.value: dict[Ref, np.ndarray | None] = {}
+        self._value: dict[Ref, np.ndarray | None] = {}
         self.live: dict[Ref, np.ndarray] = {}
         calls_of = Counter(id(call.operation) for call in graph.calls)
         for ref in keras.tree.flatten(graph.inputs):
@@ -52,6 +51,13 @@ class Facts:
         """Slots that the folded model computes: read and not constant."""
         return np.flatnonzero(self.live[ref] & ~self.constant[ref]).tolist()
 
+    def values(self, ref: Ref) -> np.ndarray:
+        """Values without the batch: those of constant slots, 0 elsewhere."""
+        value = self._value[ref]
+        if value is None:
+            return np.zeros([size or 1 for size in ref.shape[1:]], "float32")
+        return value
+
     def reads(self, call: Call, rule: Rule, output: int, position: int) -> np.ndarray:
         """Which bits of an input the bits of an output read, `(outputs, inputs)`."""
         return rule.reads(call, self.slots, output, position)
@@ -59,7 +65,7 @@ class Facts:
     def _declare(self, ref: Ref, slots: int | None) -> None:
         self.slots[ref] = slots
         self.constant[ref] = np.zeros(slots or 1, bool)
-        self.value[ref] = None
+        self._value[ref] = None
         self.live[ref] = np.zeros(slots or 1, bool)
 
     def _find_constants(self, call: Call, rule: Rule) -> None:
@@ -86,7 +92,7 @@ class Facts:
                 keep = self.constant[ref]
                 if self.slots[ref] is not None:
                     keep = keep.reshape(-1, *[1] * (one.ndim - 2))
-                self.value[ref] = np.where(keep, one[0], np.zeros_like(one[0]))
+                self._value[ref] = np.where(keep, one[0], np.zeros_like(one[0]))
 
     def _run(self, call: Call, batch: int) -> list[np.ndarray]:
         filled = [self._filled(ref, batch) for ref in call.inputs]
@@ -95,9 +101,7 @@ class Facts:
         return [ops.convert_to_numpy(leaf) for leaf in keras.tree.flatten(outputs)]
 
     def _filled(self, ref: Ref, batch: int) -> Any:
-        value = self.value[ref]
-        if value is None:
-            value = np.zeros([size or 1 for size in ref.shape[1:]], "float32")
+        value = self.values(ref)
         return ops.convert_to_tensor(np.broadcast_to(value, (batch, *value.shape)))
 
     def _find_live(self, call: Call, rule: Rule) -> None:

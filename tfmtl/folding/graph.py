@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
@@ -90,13 +91,14 @@ def is_graph(operation: Any) -> bool:
     """Whether an operation is a model whose calls can be recorded."""
     if isinstance(operation, keras.Sequential):
         return bool(operation.built)
-    functional = type(keras.Model(*_one_tensor()))
+    functional = _functional_class()
     return isinstance(operation, functional) and type(operation).call is functional.call
 
 
-def _one_tensor() -> tuple[Any, Any]:
+@cache
+def _functional_class() -> Any:
     tensor = keras.Input((1,))
-    return tensor, tensor
+    return type(keras.Model(tensor, tensor))
 
 
 class _Recorder:
@@ -114,7 +116,7 @@ class _Recorder:
             return outputs
 
         # of the graph itself, since a subclass may not be re-creatable
-        plain = keras.Model(_structure(model, "input"), _structure(model, "output"))
+        plain = keras.Model(model.input, model.output)
         clone = keras.models.clone_model(
             plain, clone_function=lambda layer: layer, call_function=call
         )
@@ -126,9 +128,9 @@ class _Recorder:
             else:
                 calls.append(Call(operation, args, kwargs, self._as_refs(outputs)))
         return Graph(
-            self._as_refs(_structure(clone, "input")),
+            self._as_refs(clone.input),
             calls,
-            self._as_refs(_structure(clone, "output")),
+            self._as_refs(clone.output),
         )
 
     def _splice(
@@ -157,10 +159,6 @@ class _Recorder:
             self._alive.append(leaf)
             self._count += 1
         return self._refs[id(leaf)]
-
-
-def _structure(model: keras.Model, side: str) -> Any:
-    return getattr(model, side)
 
 
 def _leaves(structure: Any) -> list[Any]:

@@ -23,15 +23,16 @@ class SlotLayer(Protocol):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer | None:
+    ) -> tuple[keras.layers.Layer | None, np.ndarray]:
         """A built layer, with weights, that computes a part of this one.
 
         Args:
-            outputs: Indices of the output slots to compute, in order.
+            outputs: Indices of the output slots to compute.
             inputs: Indices of the input slots it will be given, in order.
             constants: Values `(input slots, width)` of the slots that are
                 constant, and 0 elsewhere.
 
         Returns:
-            The smaller layer, or `None` where its output would be its input.
+            The smaller layer, or `None` where its output would be its input, and
+            `outputs` in the order in which it gives them.
         """

@@ -26,8 +26,9 @@ def rebuild(model: keras.Model, facts: Facts) -> keras.Model:
 class _Builder:
     """Tensors of the new model, by the tensors of the recorded one.
 
-    A kept tensor holds its kept slots only, in order; `read` gives the slots that
-    are asked for, with constants filled in.
+    A tensor with slots holds its kept slots only, in the order that suits the
+    layer which computes them; `read` gives the slots that are asked for, with
+    constants filled in.
     """
 
     def __init__(self, facts: Facts, model: keras.Model) -> None:
@@ -41,6 +42,7 @@ class _Builder:
             )
         )
         self._read: dict[tuple[Ref, tuple[int, ...] | None], Any] = {}
+        self._order: dict[Ref, list[int]] = {}
         self._copies: dict[int, keras.Operation] = {}
         self._names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
         self._producer = {
@@ -56,9 +58,19 @@ class _Builder:
             self._read[key] = self._gather(ref, wanted)
         return self._read[key]
 
+    def order(self, ref: Ref) -> list[int]:
+        """The slots that a tensor of the new model holds, in order."""
+        if self.facts.slots[ref] is None:
+            return list(range(ref.shape[1] or 0))
+        return self._order.get(ref, self.facts.kept(ref))
+
+    def set_order(self, ref: Ref, order: list[int]) -> None:
+        """Says that a tensor holds its kept slots in another order."""
+        self._order[ref] = order
+
     def slot(self, ref: Ref, slot: int, name: str) -> Any:
         """One slot that is kept, without the slot axis."""
-        position = self.facts.kept(ref).index(slot)
+        position = self.order(ref).index(slot)
         take = stock.get_item()(name=self._unique(name))
         return take(self.tensors[ref], (slice(None), position))
 
@@ -85,27 +97,24 @@ class _Builder:
 
     def _gather(self, ref: Ref, wanted: list[int] | None) -> Any:
         facts = self.facts
-        slots = facts.slots[ref]
+        slots, held = facts.slots[ref], self.order(ref)
         if slots is None:
             if facts.constant[ref][0]:
-                return self._constant(ref, facts.value[ref])
-            if wanted is None or wanted == list(range(ref.shape[1] or 0)):
+                return self._constant(ref, facts.values(ref))
+            if wanted is None or wanted == held:
                 return self.tensors[ref]
-            kept = list(range(ref.shape[1] or 0))
-        else:
-            kept = facts.kept(ref)
-            wanted = list(range(slots)) if wanted is None else wanted
-            if wanted == kept:
-                return self.tensors[ref]
-            if not set(wanted) & set(kept):
-                return self._constant(ref, facts.value[ref][wanted])
-        indices = [kept.index(k) if k in kept else -1 for k in wanted]
+        wanted = list(range(slots or 0)) if wanted is None else wanted
+        if wanted == held:
+            return self.tensors[ref]
+        if not set(wanted) & set(held):
+            return self._constant(ref, facts.values(ref)[wanted])
+        indices = [held.index(k) if k in held else -1 for k in wanted]
         tensor = self.tensors[ref]
         layer = GatherSlots(indices, name=self._named(ref, "slots"), dtype=tensor.dtype)
         layer.build(tensor.shape)
         if layer.constants is not None:
-            filled = [k for k in wanted if k not in kept]
-            layer.constants.assign(facts.value[ref][filled])
+            filled = [k for k in wanted if k not in held]
+            layer.constants.assign(facts.values(ref)[filled])
         return layer(tensor)
 
     def _constant(self, ref: Ref, value: np.ndarray) -> Any:

@@ -48,7 +48,7 @@ class OfSlotLayer(Rule):
 
     def __init__(self, layer: SlotLayer) -> None:
         self._layer = layer
-        self._reads = np.asarray(layer.slot_reads(), bool)
+        self._reads: np.ndarray = np.asarray(layer.slot_reads(), bool)
 
     def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
         [ref] = call.results
@@ -58,22 +58,21 @@ class OfSlotLayer(Rule):
     def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
         [ref] = call.inputs
         if slots[ref] is None:
-            return self._reads.any(axis=1, keepdims=True)
+            return np.any(self._reads, axis=1)[:, None]
         return self._reads
 
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
         [read], [result] = call.inputs, call.results
         outputs = np.array(builder.facts.kept(result))
         wanted = self._reads[outputs].any(axis=0)
-        constants = np.zeros([size or 1 for size in read.shape[1:]], "float32")
         if builder.facts.slots[read] is not None:
             wanted &= ~builder.facts.constant[read]
-            if builder.facts.value[read] is not None:
-                constants = builder.facts.value[read]
-        inputs = np.flatnonzero(wanted)
+        constants = builder.facts.values(read)
         whole = self._reads.shape[1] == 1 and len(read.shape) == 2
-        tensor = builder.read(read, None if whole else inputs.tolist())
-        layer = self._layer.fold(outputs, inputs, constants)
+        inputs = [k for k in builder.order(read) if wanted[k]] if not whole else [0]
+        tensor = builder.read(read, None if whole else inputs)
+        layer, order = self._layer.fold(outputs, np.array(inputs), constants)
+        builder.set_order(result, order.tolist())
         return [tensor if layer is None else builder.add(layer, tensor)]
 
 
@@ -93,11 +92,15 @@ class SlotWise(Rule):
 
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
         [result] = call.results
-        kept = builder.facts.kept(result)
+        kept = set(builder.facts.kept(result))
+        slotted = [ref for ref in call.inputs if builder.facts.slots[ref] is not None]
+        order = [k for k in builder.order(slotted[0]) if k in kept]
+        order += sorted(kept - set(order))
+        builder.set_order(result, order)
         tensors = []
         for ref in call.inputs:
             per_slot = len(ref.shape) > 2 and ref.shape[1] == self._count
-            tensors.append(builder.read(ref, kept if per_slot else None))
+            tensors.append(builder.read(ref, order if per_slot else None))
         return builder.call(call, tensors)
 
 
@@ -113,7 +116,7 @@ class Select(Rule):
 
     def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
         every = np.arange(slots[call.inputs[position]] or 1)
-        return np.atleast_1d(self._selected[output])[:, None] == every
+        return np.equal.outer(np.atleast_1d(self._selected[output]), every)
 
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
         [read] = call.inputs
@@ -175,17 +178,17 @@ def rule_for(call: Call, slots: Slots, shared: bool) -> Rule:
     if isinstance(operation, SlotLayer):
         single = len(call.inputs) == 1 and len(call.results) == 1
         return OfSlotLayer(operation) if single and not shared else Opaque()
-    if isinstance(operation, stock.joins()) and stock.joined_axis(operation) == 1:
+    if stock.is_join(operation):
         sizes = [_join_size(call, ref) for ref in call.inputs]
         if all(sizes) and _only_tensors(call):
             return Join(sizes)
     slotted = [ref for ref in call.inputs if slots[ref] is not None]
     if not slotted:
         return Opaque()
-    selected = stock.selected_slots(call, slots[slotted[0]])
+    count = slots[slotted[0]] or 0
+    selected = stock.selected_slots(call, count)
     if selected is not None:
         return Select(selected)
-    count = slots[slotted[0]]
     if (
         stock.is_slot_wise(operation, len(slotted[0].shape))
         and all(slots[ref] == count for ref in slotted)

@@ -54,56 +54,55 @@ _UNARY = (
 _BINARY = (ops.add, ops.divide, ops.maximum, ops.minimum, ops.multiply, ops.subtract)
 
 
-def is_slot_wise(operation: keras.Operation, rank: int) -> bool:
+def is_slot_wise(operation: Any, rank: int) -> bool:
     """Whether output slot k depends on slot k of the inputs alone."""
     if isinstance(operation, _NORMALIZATIONS):
         axes = operation.axis
         axes = list(axes) if isinstance(axes, (list, tuple)) else [axes]
         return all(axis in (-1, rank - 1) for axis in axes)
-    if isinstance(operation, keras.layers.Activation):
-        return True
-    return (
-        isinstance(operation, _ELEMENT_WISE_LAYERS)
-        or type(operation) in _element_wise_operations()
-    )
+    if isinstance(operation, _ELEMENT_WISE_LAYERS):
+        return _is_of_keras(getattr(operation, "activation", None))
+    return type(operation) in _element_wise_operations()
 
 
-def joins() -> tuple[type, ...]:
-    """Operations that put slots one after the other."""
-    return (keras.layers.Concatenate, _class_of(_stack), _class_of(_concatenate))
+def is_join(operation: Any) -> bool:
+    """Whether an operation puts slots one after the other."""
+    kinds: Any = (keras.layers.Concatenate, _class_of(_stack), _class_of(_concatenate))
+    return isinstance(operation, kinds) and operation.axis == 1
 
 
-def joined_axis(operation: Any) -> int:
-    """The axis along which a join puts its inputs."""
-    return operation.axis
-
-
-def selected_slots(call: Call, slots: int | None) -> list[int | list[int]] | None:
+def selected_slots(call: Call, count: int) -> list[int | list[int]] | None:
     """The slots that a selecting operation gives, per output.
 
     Args:
         call: Any call that reads a tensor with slots.
-        slots: Number of slots of that tensor.
+        count: Number of slots of that tensor.
 
     Returns:
         Per output a slot (the axis goes) or a list of slots (it stays), or
         `None` where the operation does not select slots.
     """
-    operation = call.operation
-    count = slots or 0
-    if isinstance(operation, _class_of(lambda x: ops.unstack(x, 2, axis=1))):
+    operation: Any = call.operation
+    if isinstance(operation, _class_of(_unstack)):
         return list(range(count)) if operation.axis == 1 else None
     if isinstance(operation, get_item()):
         return _selected_by_key(call.args[1:], count)
-    if isinstance(operation, _class_of(lambda x: ops.take(x, [0], axis=1))):
+    if isinstance(operation, _class_of(_take)):
         return _selected_by_indices(operation.axis, call, count)
     return None
 
 
-@cache
-def get_item() -> type:
+def get_item() -> Any:
     """The class of `tensor[key]`."""
-    return _class_of(lambda x: x[:, 0])
+    return _class_of(_get_item)
+
+
+def _is_of_keras(activation: Any) -> bool:
+    """Whether an activation is known to work on single values or the last axis."""
+    if activation is None:
+        return True
+    name = getattr(activation, "__name__", "")
+    return getattr(keras.activations, name, None) is activation
 
 
 def _selected_by_key(keys: tuple[Any, ...], count: int) -> list[Any] | None:
@@ -131,19 +130,29 @@ def _selected_by_indices(axis: int | None, call: Call, count: int) -> list[Any] 
 
 @cache
 def _element_wise_operations() -> frozenset[type]:
-    unary = {_class_of(function) for function in _UNARY}
-    return frozenset(unary | {_class_of(_with_itself(f)) for f in _BINARY})
+    tensor = keras.Input((2, 2))
+    unary = [function(tensor) for function in _UNARY]
+    binary = [function(tensor, tensor) for function in _BINARY]
+    graph = record(keras.Model(tensor, [*unary, *binary]))
+    return frozenset(type(call.operation) for call in graph.calls)
 
 
 @cache
-def _class_of(function: Callable[[Any], Any]) -> type:
+def _class_of(function: Callable[[Any], Any]) -> Any:
     tensor = keras.Input((2, 2))
     return type(record(keras.Model(tensor, function(tensor))).calls[-1].operation)
 
 
-@cache
-def _with_itself(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    return lambda tensor: function(tensor, tensor)
+def _unstack(tensor: Any) -> Any:
+    return ops.unstack(tensor, 2, axis=1)
+
+
+def _take(tensor: Any) -> Any:
+    return ops.take(tensor, [0], axis=1)
+
+
+def _get_item(tensor: Any) -> Any:
+    return tensor[:, 0]
 
 
 def _stack(tensor: Any) -> Any:

@@ -20,6 +20,8 @@ class Bucketize(keras.layers.Layer):
     input (batch, columns), output (batch, columns) int64
     ```
 
+    Values are compared in float32, also under a mixed-precision policy.
+
     Args:
         boundaries: Ascending boundaries of each column.
         **kwargs: `name`, `dtype`.
@@ -36,7 +38,7 @@ class Bucketize(keras.layers.Layer):
     """
 
     def __init__(self, boundaries: Sequence[Sequence[float]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.boundaries = [[float(v) for v in column] for column in boundaries]
         for column in self.boundaries:
             if column != sorted(set(column)):
@@ -50,9 +52,10 @@ class Bucketize(keras.layers.Layer):
         padded = np.full((len(self.boundaries), longest), np.inf, "f4")
         for k, column in enumerate(self.boundaries):
             padded[k, : len(column)] = column
-        passed = inputs[:, :, None] >= ops.convert_to_tensor(padded)
+        x = ops.cast(inputs, "float32")
+        passed = x[:, :, None] >= ops.convert_to_tensor(padded)
         buckets = 1 + ops.sum(ops.cast(passed, "int64"), axis=-1)
-        return ops.where(ops.isfinite(inputs), buckets, ops.zeros_like(buckets))
+        return ops.where(ops.isfinite(x), buckets, ops.zeros_like(buckets))
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         """The input's shape, int64."""

@@ -109,14 +109,14 @@ class Experts(keras.layers.Layer):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer:
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same layer with the experts of `outputs` only."""
         config = {**self.get_config(), "num_experts": len(outputs)}
         smaller = type(self).from_config(config)
         d, units = self.kernel.shape[1:]
         smaller.build((None, d) if self._input_rank == 2 else (None, len(outputs), d))
         smaller.set_weights([w[outputs] for w in self.get_weights()])
-        return smaller
+        return smaller, outputs
 
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""

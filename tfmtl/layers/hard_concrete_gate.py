@@ -78,6 +78,7 @@ class HardConcreteGate(keras.layers.Layer):
         rate_multiplier: How much faster `log_alpha` moves than other weights.
         log_alpha_initializer: Initial `log_alpha`. Defaults to nearly open,
             `RandomNormal(2.197, 0.01)`, which samples open in 99 % of steps.
+        seed: Seed of the noise and of the default initializer.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:

@@ -67,7 +67,7 @@ class PrunedAverage(keras.layers.Layer):
         activation: Any,
         trainable: bool = True,
         **kwargs: Any,
-    ) -> "PrunedAverage":
+    ) -> tuple["PrunedAverage", np.ndarray]:
         """Builds the layer from the gates `(i, j)`; see `PrunedTransformation.of`."""
         from_constants = (z @ constants)[outputs]
         if bias is not None:
@@ -77,7 +77,7 @@ class PrunedAverage(keras.layers.Layer):
         layer.build((None, len(inputs), constants.shape[1]))
         kept = z[np.ix_(outputs, inputs)]
         layer.set_weights([kept, *([from_constants] if use_bias else [])])
-        return layer
+        return layer, outputs
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights z and the bias."""
@@ -109,7 +109,7 @@ class PrunedAverage(keras.layers.Layer):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer:
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing between the slots given only."""
         return self.of(
             ops.convert_to_numpy(self.z),

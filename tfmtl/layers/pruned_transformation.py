@@ -28,15 +28,15 @@ class PrunedTransformation(keras.layers.Layer):
     different slots, the gaps in its kernel are zeros at the start.
 
     Args:
-        groups: Pairs `(inputs, outputs)` of slot indices; each output is in
-            exactly one group.
+        groups: Pairs `(inputs, outputs)` of slot indices; the groups' outputs,
+            one after the other, are 0, 1, 2, ….
         units: Width h of an output slot.
         activation: Keras activation. Defaults to `None`.
         use_bias: Whether to add a bias. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If an output is missing or twice in the groups.
+        ValueError: If the outputs are not 0, 1, 2, … in order.
 
     Example:
         >>> import keras, tfmtl
@@ -58,15 +58,12 @@ class PrunedTransformation(keras.layers.Layer):
         super().__init__(**kwargs)
         self.groups = [(list(inputs), list(outputs)) for inputs, outputs in groups]
         computed = [i for _, outputs in self.groups for i in outputs]
-        if not computed or sorted(computed) != list(range(len(computed))):
+        if not computed or computed != list(range(len(computed))):
             raise ValueError(
-                "`groups` should hold each output from 0 on exactly once. "
+                "The outputs of `groups` should be 0, 1, 2, … in order. "
                 f"Received: groups={self.groups}"
             )
         self.num_outputs = len(computed)
-        self._order = None
-        if computed != list(range(len(computed))):
-            self._order = np.argsort(computed).tolist()
         self.units = positive_int("units", units)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
@@ -83,7 +80,7 @@ class PrunedTransformation(keras.layers.Layer):
         activation: Any,
         trainable: bool = True,
         **kwargs: Any,
-    ) -> "PrunedTransformation":
+    ) -> tuple["PrunedTransformation", np.ndarray]:
         """Builds the layer from a dense kernel.
 
         Args:
@@ -96,51 +93,68 @@ class PrunedTransformation(keras.layers.Layer):
             activation: Keras activation.
             trainable: Whether the new weights are trainable.
             **kwargs: `name`, `dtype`.
+
+        Returns:
+            The layer, and `outputs` in the order of its groups.
         """
-        from_constants = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
+        blocks = kernel[inputs][:, :, outputs]
+        _, width, _, units = blocks.shape
+        groups = group_outputs(blocks.any(axis=(1, 3)).T, width, units)
+        kernels = [_block(blocks, reads, computes) for reads, computes in groups]
+        outputs = outputs[[i for _, computes in groups for i in computes]]
+        new_bias = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
         if bias is not None:
-            from_constants = from_constants + bias[outputs]
-        use_bias = bias is not None or bool(from_constants.any())
-        kernel = kernel[inputs][:, :, outputs]
-        _, width, _, units = kernel.shape
-        groups = group_outputs(kernel.any(axis=(1, 3)).T, width, units)
-        layer = cls(groups, units, activation, use_bias, trainable=trainable, **kwargs)
+            new_bias = new_bias + bias[outputs]
+        use_bias = bias is not None or bool(new_bias.any())
+        numbers = iter(range(len(outputs)))
+        in_order = [
+            (reads, [next(numbers) for _ in computes]) for reads, computes in groups
+        ]
+        layer = cls(
+            in_order, units, activation, use_bias, trainable=trainable, **kwargs
+        )
         layer.build((None, len(inputs), width))
-        kernels = [_block(kernel, reads, computes) for reads, computes in groups]
-        layer.set_weights([*kernels, *([from_constants] if use_bias else [])])
-        return layer
+        for k, (_, computes) in enumerate(in_order):
+            layer.kernels[k].assign(kernels[k])
+            if use_bias:
+                layer.biases[k].assign(new_bias[computes].reshape(-1))
+        return layer, outputs
 
     def build(self, input_shape: Any) -> None:
-        """Creates one kernel per group and the bias."""
+        """Creates one kernel and one bias per group."""
         self.slots, self.width = known_slots("PrunedTransformation", input_shape)
-        self.kernels = [
-            self.add_weight(
-                name=f"kernel_{k}",
-                shape=(len(inputs) * self.width, len(outputs) * self.units),
-                initializer="glorot_uniform",
+        self.kernels = []
+        self.biases = []
+        for k, (inputs, outputs) in enumerate(self.groups):
+            size = len(outputs) * self.units
+            self.kernels.append(
+                self.add_weight(
+                    name=f"kernel_{k}",
+                    shape=(len(inputs) * self.width, size),
+                    initializer="glorot_uniform",
+                )
             )
-            for k, (inputs, outputs) in enumerate(self.groups)
-        ]
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(self.num_outputs, self.units), initializer="zeros"
-            )
+            if self.use_bias:
+                self.biases.append(
+                    self.add_weight(
+                        name=f"bias_{k}", shape=(size,), initializer="zeros"
+                    )
+                )
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the upper sub-networks, `(batch, i, h)`."""
-        products = [
-            ops.matmul(self._side_by_side(inputs, reads), kernel)
-            for (reads, _), kernel in zip(self.groups, self.kernels, strict=True)
-        ]
-        joined = products[0] if len(products) == 1 else ops.concatenate(products, -1)
-        outputs = ops.reshape(joined, (-1, self.num_outputs, self.units))
-        if self._order is not None:
-            outputs = ops.take(outputs, self._order, axis=1)
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        return self.activation(outputs)
+        parts = []
+        for k, (_, computes) in enumerate(self.groups):
+            part = self._product(inputs, k)
+            if len(computes) == 1:  # runtimes fuse product, bias and activation
+                parts.append(self.activation(part))
+            else:
+                part = ops.reshape(part, (-1, len(computes), self.units))
+                part = self.activation(part)
+                parts.append(ops.reshape(part, (-1, len(computes) * self.units)))
+        joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        return ops.reshape(joined, (-1, self.num_outputs, self.units))
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
         """`(batch, i, h)`."""
@@ -148,18 +162,18 @@ class PrunedTransformation(keras.layers.Layer):
 
     def slot_reads(self) -> np.ndarray:
         """Which inputs each output reads, `(i, j)`: where its block is not 0."""
-        return self._dense_kernel().any(axis=(1, 3)).T
+        return np.any(self._dense_kernel() != 0, axis=(1, 3)).T
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer:
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing between the slots given only."""
         return self.of(
             self._dense_kernel(),
             outputs,
             inputs,
             constants,
-            bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
+            bias=self._dense_bias(),
             activation=self.activation,
             trainable=self.trainable,
             name=self.name,
@@ -188,10 +202,19 @@ class PrunedTransformation(keras.layers.Layer):
             "use_bias": self.use_bias,
         }
 
-    def _side_by_side(self, inputs: Tensor, slots: list[int]) -> Tensor:
-        if slots != list(range(self.slots)):
-            inputs = ops.take(inputs, slots, axis=1)
-        return ops.reshape(inputs, (-1, len(slots) * self.width))
+    def _product(self, inputs: Tensor, k: int) -> Tensor:
+        reads, _ = self.groups[k]
+        if reads != list(range(self.slots)):
+            inputs = ops.take(inputs, reads, axis=1)
+        flat = ops.reshape(inputs, (-1, len(reads) * self.width))
+        outputs = ops.matmul(flat, self.kernels[k])
+        return outputs + self.biases[k] if self.use_bias else outputs
+
+    def _dense_bias(self) -> np.ndarray | None:
+        if not self.use_bias:
+            return None
+        joined = np.concatenate([ops.convert_to_numpy(bias) for bias in self.biases])
+        return joined.reshape(self.num_outputs, self.units)
 
     def _dense_kernel(self) -> np.ndarray:
         shape = (self.slots, self.width, self.num_outputs, self.units)

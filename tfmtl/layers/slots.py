@@ -78,13 +78,14 @@ class GatherSlots(keras.layers.Layer):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer | None:
-        """The selection among the slots given; `None` where it selects all."""
+    ) -> tuple[keras.layers.Layer | None, np.ndarray]:
+        """The selection among the slots given; no layer where it selects all."""
         position = {int(slot): k for k, slot in enumerate(inputs)}
         indices = [position[self.indices[k]] for k in outputs]
         if indices == list(range(len(inputs))):
-            return None
-        return GatherSlots(indices, name=self.name, dtype=self.dtype_policy)
+            return None, outputs
+        layer = GatherSlots(indices, name=self.name, dtype=self.dtype_policy)
+        return layer, outputs
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

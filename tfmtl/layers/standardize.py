@@ -19,6 +19,9 @@ class Standardize(keras.layers.Layer):
     input (batch, columns), output the same shape
     ```
 
+    Computed in float32, also under a mixed-precision policy, where large values
+    would become infinite.
+
     Args:
         mean: Mean of each column, of g(x) where `log`.
         std: Standard deviation of each column, > 0, of g(x) where `log`.
@@ -42,7 +45,7 @@ class Standardize(keras.layers.Layer):
         log: Sequence[bool],
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.mean = [float(v) for v in mean]
         self.std = [float(v) for v in std]
         self.log = [bool(v) for v in log]
@@ -58,14 +61,16 @@ class Standardize(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns standardised columns, of the input's shape."""
-        finite = ops.isfinite(inputs)
-        x = ops.where(finite, inputs, ops.zeros_like(inputs))
+        x = ops.cast(inputs, "float32")
+        finite = ops.isfinite(x)
+        x = ops.where(finite, x, ops.zeros_like(x))
         if any(self.log):
             logged = ops.sign(x) * ops.log1p(ops.abs(x))
             x = ops.where(ops.convert_to_tensor(self.log), logged, x)
-        mean = ops.convert_to_tensor(np.array(self.mean, "f4"), x.dtype)
-        scale = ops.convert_to_tensor(1 / np.array(self.std, "f4"), x.dtype)
-        return ops.where(finite, (x - mean) * scale, ops.zeros_like(x))
+        mean = ops.convert_to_tensor(np.array(self.mean, "f4"))
+        scale = ops.convert_to_tensor(1 / np.array(self.std, "f4"))
+        y = ops.where(finite, (x - mean) * scale, ops.zeros_like(x))
+        return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The input's shape."""

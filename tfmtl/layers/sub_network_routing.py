@@ -141,7 +141,7 @@ class SubNetworkRouting(keras.layers.Layer):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> keras.layers.Layer:
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing without gates, between the slots given only."""
         z = self._served_gates()
         weights = {

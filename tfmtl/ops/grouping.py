@@ -8,7 +8,7 @@ Group = tuple[list[int], list[int]]
 # costs, and how fast products of this size and copies run.
 _SECONDS_PER_GROUP = 12e-6
 _FLOPS_PER_SECOND = 120e9
-_VALUES_COPIED_PER_SECOND = 1.5e9
+_VALUES_COPIED_PER_SECOND = 6e9
 
 
 def group_outputs(

@@ -100,7 +100,7 @@ class _Reader:
             call.operation, "flops"
         )
         for output, ref in enumerate(call.results):
-            found = [set() for _ in self._facts.constant[ref]]
+            found: list[set[Node]] = [set() for _ in self._facts.constant[ref]]
             for position, read in enumerate(call.inputs):
                 reads = self._facts.reads(call, rule, output, position)
                 for k, row in enumerate(reads):

@@ -1,0 +1,84 @@
+"""What a folded SNR costs, as a share of the dense network's time.
+
+Two routed levels of 8 sub-networks of width 64 on a dense input of 128. Both
+SavedModels run in TensorFlow's C++ session, alternately, in one process; the table
+shows the median ratio and the 10th and 90th percentile of the pairs.
+
+    python benchmarks/routing.py --threads 1
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfmtl.folding import compare, fold
+from tfmtl.layers import Experts, SubNetworkRouting, Tower
+from tfmtl.serving import compare_latency, export
+from tfmtl.sparsity import gates
+
+SUB_NETWORKS, WIDTH, INPUTS = 8, 64, 128
+
+
+def network(closed: float, seed: int) -> keras.Model:
+    """The network with a share of its connections closed at random."""
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((INPUTS,), name="x")
+    x = Experts(SUB_NETWORKS, WIDTH, name="level_1")(x)
+    for level in (2, 3):
+        x = SubNetworkRouting(
+            SUB_NETWORKS,
+            WIDTH,
+            activation="relu",
+            use_bias=True,
+            name=f"level_{level}",
+        )(x)
+    outputs = {
+        f"task_{k}": Tower((), name=f"tower_{k}")(slot)
+        for k, slot in enumerate(keras.ops.unstack(x, SUB_NETWORKS, axis=1))
+    }
+    model = keras.Model({"x": inputs}, outputs)
+    generator = np.random.default_rng(seed)
+    for gate in gates(model):
+        count = int(np.prod(gate.shape))
+        shut = generator.permutation(count) < round(closed * count)
+        gate.set_log_alpha(np.where(shut, -4.0, 4.0).reshape(gate.shape))
+    return model
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repetitions", type=int, default=300)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 512, 4096])
+    parser.add_argument("--closed", type=float, nargs="+", default=[0.5, 0.75, 0.9])
+    options = parser.parse_args()
+    rows = np.random.default_rng(0).standard_normal((4096, INPUTS)).astype("float32")
+    print("| closed | parameters | " + " | ".join(f"B={b}" for b in options.batches))
+    with tempfile.TemporaryDirectory() as folder:
+        dense = export(fold(network(0.0, 0)), Path(folder, "dense"))
+        for closed in options.closed:
+            model = network(closed, 0)
+            folded = fold(model)
+            written = export(folded, Path(folder, f"{closed}"))
+            measured = compare_latency(
+                dense.path,
+                written.path,
+                {"x": rows},
+                options.batches,
+                options.repetitions,
+                threads=options.threads,
+            )
+            cells = [
+                f"{pair.ratio:.2f} ({pair.ratio_p10:.2f} … {pair.ratio_p90:.2f})"
+                for pair in measured.values()
+            ]
+            parameters = compare(model, folded).after.parameters
+            print(f"| {closed:.0%} | {parameters:,} | " + " | ".join(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Each public layer once: a constructor call without defaults, and an input."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmtl import layers
+
+
+@keras.saving.register_keras_serializable(package="tfmtl_tests")
+class Gated(keras.layers.Layer):
+    """Gives a gate, which is called without input, an input to multiply."""
+
+    def __init__(self, gate, **kwargs):
+        super().__init__(**kwargs)
+        self.gate = gate
+
+    def build(self, input_shape):
+        if not self.gate.built:
+            self.gate.build()
+        self.built = True
+
+    def call(self, inputs, training=None):
+        return inputs * self.gate(training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        gate = keras.saving.serialize_keras_object(self.gate)
+        return {**super().get_config(), "gate": gate}
+
+    @classmethod
+    def from_config(cls, config):
+        gate = keras.saving.deserialize_keras_object(config.pop("gate"))
+        return cls(gate, **config)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A layer under test.
+
+    Attributes:
+        cls: The layer's class.
+        arguments: A value other than the default for every constructor argument.
+        input_shape: Shape of an example.
+        input_dtype: Type of the input.
+        output_dtype: Type of the output where it is not the compute type.
+    """
+
+    cls: type
+    arguments: Mapping[str, Any]
+    input_shape: tuple[int, ...]
+    input_dtype: str = "float32"
+    output_dtype: str | None = None
+
+    @property
+    def id(self):
+        kind = self.arguments.get("kind", "")
+        rank = len(self.input_shape) if self.cls is layers.Experts else ""
+        return f"{self.cls.__name__}{kind.title()}{rank}"
+
+    def bare(self, **kwargs):
+        """The layer itself."""
+        return self.cls(**self.arguments, **kwargs)
+
+    def layer(self, **kwargs):
+        """The layer, or what calls it where it takes no input."""
+        if self.cls is layers.HardConcreteGate:
+            return Gated(self.bare(**kwargs), **kwargs)
+        return self.bare(**kwargs)
+
+    def model(self, **kwargs):
+        """A Functional model of the layer alone, with weights set."""
+        x = keras.Input(self.input_shape, dtype=self.input_dtype, name="x")
+        layer = self.layer(**{"name": "tested", **kwargs})
+        model = keras.Model({"x": x}, {"y": layer(x)}, name="model")
+        set_weights(model)
+        return model
+
+    def rows(self, batch, seed=0):
+        """Random inputs."""
+        generator = np.random.default_rng(seed)
+        shape = (batch, *self.input_shape)
+        if "int" in self.input_dtype:
+            return generator.integers(-1, 6, shape).astype(self.input_dtype)
+        return generator.normal(size=shape).astype(self.input_dtype)
+
+
+def set_weights(model, seed=0):
+    """Random weights; gates closed, open and between."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.name == "theta":
+            log_alpha = generator.uniform(-2, 2, weight.shape)
+            log_alpha.flat[:2] = -4.0, 4.0
+            weight.assign(log_alpha / weight.regularizer.gate.rate_multiplier)
+        elif weight.name != "l0":
+            weight.assign(generator.normal(scale=0.5, size=weight.shape))
+    return model
+
+
+GATE = {
+    "l0": 0.25,
+    "beta": 0.5,
+    "gamma": -0.3,
+    "zeta": 1.4,
+    "rate_multiplier": 7.0,
+    "log_alpha_initializer": keras.initializers.RandomUniform(-1.0, 1.0, seed=3),
+    "seed": 11,
+}
+
+REGISTRY = [
+    Entry(layers.BroadcastConstant, {"shape": (2, 3)}, (4,)),
+    Entry(
+        layers.Bucketize,
+        {"boundaries": [[-0.5, 0.5], [], [0.0]]},
+        (3,),
+        output_dtype="int64",
+    ),
+    *(
+        Entry(
+            layers.Experts,
+            {
+                "num_experts": 3,
+                "units": 4,
+                "activation": "tanh",
+                "use_bias": False,
+                "kernel_initializer": keras.initializers.HeNormal(seed=2),
+                "kernel_regularizer": keras.regularizers.L2(0.125),
+            },
+            shape,
+        )
+        for shape in [(5,), (3, 5)]
+    ),
+    Entry(
+        layers.FieldEmbedding,
+        {
+            "sizes": [4, 3, 6],
+            "units": 5,
+            "embeddings_initializer": keras.initializers.RandomNormal(seed=2),
+            "embeddings_regularizer": keras.regularizers.L1(0.125),
+        },
+        (3,),
+        input_dtype="int64",
+    ),
+    Entry(layers.GatherSlots, {"indices": [2, -1, 0]}, (4, 3)),
+    Entry(layers.HardConcreteGate, {"shape": (2, 4), **GATE}, (2, 4)),
+    Entry(
+        layers.PrunedAverage,
+        {"num_outputs": 3, "activation": "tanh", "use_bias": True},
+        (4, 2),
+    ),
+    Entry(
+        layers.PrunedTransformation,
+        {
+            "groups": [([0, 2], [0]), ([1], [1, 2])],
+            "units": 5,
+            "activation": "tanh",
+            "use_bias": True,
+        },
+        (3, 4),
+    ),
+    Entry(
+        layers.Standardize,
+        {"mean": [1.0, -2.0], "std": [0.5, 2.0], "log": [True, False]},
+        (2,),
+    ),
+    *(
+        Entry(
+            layers.SubNetworkRouting,
+            {
+                "num_outputs": 3,
+                "units": units,
+                "kind": kind,
+                "activation": "tanh",
+                "use_bias": True,
+                "kernel_initializer": keras.initializers.HeNormal(seed=2),
+                "gate": GATE,
+            },
+            (4, 5),
+        )
+        for kind, units in [("transformation", 6), ("average", None)]
+    ),
+    Entry(
+        layers.Tower,
+        {
+            "units": (4, 3),
+            "output_units": 2,
+            "activation": "tanh",
+            "head_activation": "sigmoid",
+        },
+        (5,),
+        output_dtype="float32",
+    ),
+]

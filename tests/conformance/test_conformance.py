@@ -1,0 +1,238 @@
+"""Every public layer through every guarantee."""
+
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from registry import REGISTRY, set_weights
+
+from tfmtl import layers
+from tfmtl.folding import fold
+from tfmtl.serving import export
+
+each_layer = pytest.mark.parametrize("entry", REGISTRY, ids=lambda entry: entry.id)
+
+
+def answer(model, rows):
+    return keras.ops.convert_to_numpy(model({"x": rows}, training=False)["y"])
+
+
+def constructor(entry):
+    parameters = inspect.signature(entry.cls.__init__).parameters.values()
+    return [p for p in parameters if p.name not in ("self", "kwargs")]
+
+
+def plain(value):
+    """A configuration value in a form that can be compared."""
+    return keras.saving.serialize_keras_object(value)
+
+
+def test_every_public_layer_is_registered():
+    registered = {entry.cls.__name__ for entry in REGISTRY}
+    assert registered == set(layers.__all__)
+
+
+@pytest.mark.parametrize("name", layers.__all__)
+def test_no_constructor_argument_is_left_at_its_default(name):
+    entries = [entry for entry in REGISTRY if entry.cls.__name__ == name]
+    for parameter in constructor(entries[0]):
+        assert all(parameter.name in entry.arguments for entry in entries)
+        values = [entry.arguments[parameter.name] for entry in entries]
+        assert any(value != parameter.default for value in values), parameter.name
+
+
+@each_layer
+def test_every_constructor_argument_is_in_the_config(entry):
+    config = entry.bare().get_config()
+    assert {p.name for p in constructor(entry)} <= set(config)
+
+
+@each_layer
+def test_every_argument_survives_the_config(entry):
+    layer = entry.bare(name="own_name", dtype="mixed_bfloat16", trainable=False)
+    rebuilt = entry.cls.from_config(layer.get_config())
+    assert rebuilt.name == "own_name"
+    assert rebuilt.dtype_policy.name == "mixed_bfloat16"
+    assert not rebuilt.trainable
+    config = rebuilt.get_config()
+    assert plain(config) == plain(layer.get_config())
+    for name, value in entry.arguments.items():
+        if isinstance(value, keras.initializers.Initializer | keras.Regularizer):
+            assert config[name] == plain(value)
+        elif name == "groups":
+            assert [tuple(group) for group in config[name]] == value
+        else:
+            assert config[name] == value
+
+
+@each_layer
+def test_rebuilt_layer_gives_the_same_outputs(entry):
+    model = entry.model()
+    rebuilt = keras.Model.from_config(model.get_config())
+    rebuilt.set_weights(model.get_weights())
+    rows = entry.rows(5)
+    np.testing.assert_array_equal(answer(rebuilt, rows), answer(model, rows))
+
+
+@each_layer
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_batch_size_is_free(entry, batch):
+    model, rows = entry.model(), entry.rows(9)
+    got = answer(model, rows[:batch])
+    np.testing.assert_allclose(got, answer(model, rows)[:batch], atol=1e-6)
+
+
+@each_layer
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_symbolic_output_is_the_real_one(entry, policy):
+    model = entry.model(dtype=policy)
+    compute_dtype = keras.dtype_policies.get(policy).compute_dtype
+    y = model({"x": entry.rows(3)}, training=False)["y"]
+    assert y.dtype.name == model.output["y"].dtype
+    assert y.dtype.name == (entry.output_dtype or compute_dtype)
+    assert model.output["y"].shape == (None, *y.shape[1:])
+    assert np.isfinite(keras.ops.convert_to_numpy(y).astype("f8")).all()
+
+
+@each_layer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_is_close(entry, policy):
+    rows = entry.rows(5)
+    expected = answer(entry.model(), rows)
+    got = answer(entry.model(dtype=policy), rows).astype("f4")
+    np.testing.assert_allclose(got, expected, atol=0.06)
+
+
+@each_layer
+def test_compiled_by_xla(entry):
+    model, rows = entry.model(), entry.rows(5)
+    compiled = tf.function(lambda x: model({"x": x}, training=False), jit_compile=True)
+    got = compiled(tf.constant(rows))["y"].numpy()
+    np.testing.assert_allclose(got, answer(model, rows), atol=1e-6)
+
+
+@each_layer
+def test_training_step_compiled_by_xla(entry):
+    model, rows = entry.model(), entry.rows(5)
+
+    @tf.function(jit_compile=True)
+    def total(x):
+        y = model({"x": x}, training=True)["y"]
+        return tf.reduce_sum(tf.cast(y, "float32"))
+
+    assert np.isfinite(total(tf.constant(rows)).numpy())
+
+
+@each_layer
+@pytest.mark.parametrize("training", [False, True])
+def test_gradient_reaches_every_trainable_weight(entry, training):
+    model, rows = entry.model(), entry.rows(16)
+    loss = 0.0
+    with tf.GradientTape() as tape:
+        for _ in range(8):
+            y = tf.cast(model({"x": rows}, training=training)["y"], "float32")
+            loss += tf.reduce_sum(y**2)
+    weights = [weight.value for weight in model.trainable_weights]
+    for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+        assert gradient is not None, f"{weight.name} is not used"
+        assert np.abs(tf.convert_to_tensor(gradient)).sum() > 0, weight.name
+
+
+@each_layer
+def test_trainable_switches_every_weight(entry):
+    model = entry.model()
+    model.trainable = False
+    assert not model.trainable_weights
+    assert not model.losses
+
+
+@each_layer
+def test_inference_is_deterministic(entry):
+    model, rows = entry.model(), entry.rows(5)
+    np.testing.assert_array_equal(answer(model, rows), answer(model, rows))
+    predicted = model.predict({"x": rows}, verbose=0)["y"]
+    np.testing.assert_allclose(predicted, answer(model, rows), atol=1e-6)
+
+
+@each_layer
+def test_fold_gives_the_same_outputs(entry):
+    model, rows = entry.model(), entry.rows(5)
+    folded = fold(model)
+    np.testing.assert_allclose(answer(folded, rows), answer(model, rows), atol=1e-6)
+    again = fold(folded)
+    assert again.count_params() == folded.count_params()
+    np.testing.assert_allclose(answer(again, rows), answer(model, rows), atol=1e-6)
+
+
+def test_export_in_the_cpp_session(tmp_path):
+    inputs, outputs = {}, {}
+    for entry in REGISTRY:
+        x = keras.Input(entry.input_shape, dtype=entry.input_dtype, name=entry.id)
+        y = entry.layer(name=f"layer_{entry.id}")(x)
+        inputs[entry.id] = x
+        outputs[f"{entry.id}_output"] = keras.ops.cast(y, "float32")
+    model = set_weights(keras.Model(inputs, outputs))
+    golden = {entry.id: entry.rows(5) for entry in REGISTRY}
+    assert export(model, tmp_path / "model", golden=golden).difference <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("layers")
+    for entry in REGISTRY:
+        model = entry.model()
+        model.save(folder / f"{entry.id}.keras")
+        np.savez(folder / f"{entry.id}.npz", *model.get_weights())
+    return folder
+
+
+def answers_elsewhere(folder, backend):
+    script = Path(__file__).with_name("other_process.py")
+    process = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    return np.load(folder / f"{backend}_answers.npz")
+
+
+@pytest.fixture(scope="module")
+def reloaded(saved):
+    return answers_elsewhere(saved, "tensorflow")
+
+
+@pytest.fixture(scope="module")
+def under_torch(saved):
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    return answers_elsewhere(saved, "torch")
+
+
+def assert_same(entry, got):
+    assert got.dtype.kind != "U", str(got)
+    expected = answer(entry.model(), entry.rows(5))
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@each_layer
+def test_keras_file_in_a_fresh_process(entry, reloaded):
+    assert_same(entry, reloaded[entry.id])
+
+
+@each_layer
+def test_torch_gives_the_same_numbers(entry, under_torch):
+    assert_same(entry, under_torch[entry.id])

@@ -1,0 +1,104 @@
+"""Standardize, Bucketize, FieldEmbedding, Tower: edges and refusals."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfmtl import layers
+
+
+def test_tower_head_is_float32_under_mixed_precision():
+    tower = layers.Tower((4,), dtype="mixed_float16")
+    y = tower(np.ones((2, 3), "f4"))
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+    assert tower.hidden[0].compute_dtype == "float16"
+
+
+def test_tower_without_hidden_layer_is_its_head():
+    tower = layers.Tower((), 2)
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype("f4")
+    y = keras.ops.convert_to_numpy(tower(x))
+    kernel, bias = tower.get_weights()
+    np.testing.assert_allclose(y, x @ kernel + bias, atol=1e-6)
+    assert tower.flops() == 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (
+            {"units": (4, 0)},
+            "`units` should be a positive integer. Received: units=0",
+        ),
+        (
+            {"output_units": 1.5},
+            "`output_units` should be a positive integer. Received: output_units=1.5",
+        ),
+    ],
+)
+def test_tower_refuses(arguments, text):
+    with pytest.raises(ValueError) as error:
+        layers.Tower(**arguments)
+    assert str(error.value) == text
+
+
+def test_unknown_ids_read_row_0_of_their_own_field():
+    layer = layers.FieldEmbedding([2, 3], 1)
+    layer.build((None, 2))
+    layer.set_weights([np.arange(5, dtype="f4")[:, None]])
+    ids = np.array([[1, 2], [2, 3], [-1, -5], [10**12, 10**12]])
+    got = keras.ops.convert_to_numpy(layer(ids))[:, :, 0]
+    assert got.tolist() == [[1, 4], [0, 2], [0, 2], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    "sizes, units, text",
+    [
+        ([3, 0], 4, "`sizes` should be a positive integer. Received: sizes=0"),
+        ([3], 0, "`units` should be a positive integer. Received: units=0"),
+    ],
+)
+def test_field_embedding_refuses(sizes, units, text):
+    with pytest.raises(ValueError) as error:
+        layers.FieldEmbedding(sizes, units)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("shape", [(None, 3), (None,), (None, 2, 1)])
+def test_field_embedding_refuses_another_number_of_fields(shape):
+    with pytest.raises(ValueError) as error:
+        layers.FieldEmbedding([3, 4], 2).build(shape)
+    assert str(error.value) == (
+        "FieldEmbedding should be called on ids of shape (batch, 2). "
+        f"Received: shape={shape}"
+    )
+
+
+def test_standardize_refuses():
+    with pytest.raises(ValueError) as error:
+        layers.Standardize([0.0, 1.0], [1.0], [False])
+    assert str(error.value) == (
+        "`mean`, `std` and `log` should have one entry per column. Received "
+        "lengths: 2, 1, 1"
+    )
+    with pytest.raises(ValueError) as error:
+        layers.Standardize([0.0], [0.0], [False])
+    assert str(error.value) == "`std` should be greater than 0. Received: std=[0.0]"
+
+
+@pytest.mark.parametrize("column", [[1.0, 1.0], [2.0, 1.0]])
+def test_bucketize_refuses(column):
+    with pytest.raises(ValueError) as error:
+        layers.Bucketize([[0.0, 1.0], column])
+    assert str(error.value) == (
+        f"`boundaries` should ascend in each column. Received: {column}"
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_large_values_under_mixed_precision(policy):
+    x = np.array([[1e6], [1e6 + 1]], "f4")
+    buckets = layers.Bucketize([[1e6 + 1]], dtype=policy)(x)
+    assert keras.ops.convert_to_numpy(buckets).tolist() == [[1], [2]]
+    y = layers.Standardize([1e6], [1.0], [False], dtype=policy)(x)
+    assert keras.ops.convert_to_numpy(y).astype("f4").tolist() == [[0.0], [1.0]]
