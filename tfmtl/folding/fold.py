@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from tfmtl.folding.facts import Facts
-from tfmtl.folding.graph import record
+from tfmtl.folding.graph import as_functional, record
 from tfmtl.folding.proof import prove
 from tfmtl.folding.rebuild import rebuild
+from tfmtl.folding.rows import made_up_rows
 
 
 def fold(
@@ -55,6 +56,7 @@ def fold(
         >>> model.count_params(), folded.count_params()
         (357, 176)
     """
+    model = as_functional(model)
     folded = rebuild(model, Facts(record(model)))
-    prove(model, folded, inputs, tolerance)
+    prove(model, folded, made_up_rows(model) if inputs is None else inputs, tolerance)
     return folded

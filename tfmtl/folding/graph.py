@@ -79,11 +79,6 @@ def record(model: keras.Model) -> Graph:
     Raises:
         ValueError: If the model is neither.
     """
-    if not is_graph(model):
-        raise ValueError(
-            "`model` should be a built Functional or Sequential Keras model. "
-            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
-        )
     return _Recorder().record(model)
 
 
@@ -93,6 +88,22 @@ def is_graph(operation: Any) -> bool:
         return bool(operation.built)
     functional = _functional_class()
     return isinstance(operation, functional) and type(operation).call is functional.call
+
+
+def as_functional(model: keras.Model) -> keras.Model:
+    """The graph of a Functional or Sequential model, as a plain Functional model.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+    if not is_graph(model):
+        raise ValueError(
+            "`model` should be a built Functional or Sequential Keras model. "
+            f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
+        )
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 @cache
@@ -116,7 +127,7 @@ class _Recorder:
             return outputs
 
         # of the graph itself, since a subclass may not be re-creatable
-        plain = keras.Model(model.input, model.output)
+        plain = as_functional(model)
         clone = keras.models.clone_model(
             plain, clone_function=lambda layer: layer, call_function=call
         )

@@ -1,14 +1,19 @@
 """Which upper sub-networks to compute together, when most connections are gone."""
 
+from itertools import combinations
+
 import numpy as np
 
 Group = tuple[list[int], list[int]]
 
-# Measured on two x86 cores: what one more gather, product and concatenation
-# costs, and how fast products of this size and copies run.
-_SECONDS_PER_GROUP = 12e-6
+# Measured in TensorFlow's C++ session on one x86 core: the operations that one
+# more group costs, products of this size, copies of slots, weights from cache.
+_SECONDS_PER_GROUP = 8e-6
 _FLOPS_PER_SECOND = 120e9
 _VALUES_COPIED_PER_SECOND = 6e9
+_WEIGHTS_READ_PER_SECOND = 5e9
+
+_SLOWER_AT_BATCH_1 = 1.1  # than one dense product, at most
 
 
 def group_outputs(
@@ -20,8 +25,10 @@ def group_outputs(
     times a `(|inputs| width, |outputs| units)` kernel, with zeros where an
     output of the group does not read one of its inputs. One group of everything
     is the dense layer; one group per set of inputs has no zeros but costs more
-    operations. Starting from the latter, the pair whose union saves most time
-    by the cost model is joined until none saves any.
+    operations. Starting from the latter, the pair whose union saves most time at
+    `batch` by a cost model is joined: while it saves any, and beyond that while
+    the groups are slower than the dense layer for a single example, where
+    operations cost more than arithmetic.
 
     Args:
         open_connections: Boolean `(outputs, inputs)`; each row has an entry.
@@ -48,42 +55,36 @@ def group_outputs(
             "`open_connections` should have an open connection in every row. "
             f"Received: rows without one={np.flatnonzero(~open_connections.any(1))}"
         )
-    slots = open_connections.shape[1]
+    outputs, inputs = open_connections.shape
 
-    def cost(inputs: frozenset[int], outputs: list[int]) -> float:
-        values = len(inputs) * width * batch
-        copied = 0 if len(inputs) == slots else values
-        products = 2 * values * len(outputs) * units
+    def seconds(reads: frozenset[int], computes: list[int], batch: int) -> float:
+        values = len(reads) * width
+        weights = values * len(computes) * units
+        copied = 0 if len(reads) == inputs else batch * values
         return (
             _SECONDS_PER_GROUP
-            + products / _FLOPS_PER_SECOND
+            + 2 * batch * weights / _FLOPS_PER_SECOND
+            + weights / _WEIGHTS_READ_PER_SECOND
             + copied / _VALUES_COPIED_PER_SECOND
         )
+
+    def saved(pair: tuple[frozenset[int], frozenset[int]]) -> float:
+        a, b = pair
+        apart = seconds(a, groups[a], batch) + seconds(b, groups[b], batch)
+        return apart - seconds(a | b, groups[a] + groups[b], batch)
 
     groups: dict[frozenset[int], list[int]] = {}
     for output, row in enumerate(open_connections):
         groups.setdefault(frozenset(np.flatnonzero(row).tolist()), []).append(output)
+    everything = seconds(frozenset(range(inputs)), list(range(outputs)), 1)
     while len(groups) > 1:
-        keys = list(groups)
-        saved, a, b = max(
-            (
-                (
-                    cost(a, groups[a])
-                    + cost(b, groups[b])
-                    - cost(a | b, groups[a] + groups[b]),
-                    a,
-                    b,
-                )
-                for k, a in enumerate(keys)
-                for b in keys[k + 1 :]
-            ),
-            key=lambda candidate: candidate[0],
-        )
-        if saved <= 0:
+        a, b = max(combinations(groups, 2), key=saved)
+        single = sum(seconds(*group, 1) for group in groups.items())
+        if saved((a, b)) <= 0 and single <= _SLOWER_AT_BATCH_1 * everything:
             break
-        joined = sorted(groups.pop(a) + groups.pop(b))
+        joined = groups.pop(a) + groups.pop(b)
         groups[a | b] = sorted(joined + groups.get(a | b, []))
     return sorted(
-        ((sorted(inputs), outputs) for inputs, outputs in groups.items()),
+        ((sorted(reads), computes) for reads, computes in groups.items()),
         key=lambda group: group[1],
     )

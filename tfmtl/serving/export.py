@@ -11,14 +11,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.folding.rows import made_up_rows
 from tfmtl.serving.publish import choose_version, publish, staging
-from tfmtl.serving.rows import coerce, generate
+from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
 from tfmtl.serving.scan import Scan, scan
 from tfmtl.serving.session import run_in_cpp_session
-from tfmtl.serving.stateless import read_weights, serving_function, tokens
+from tfmtl.serving.stateless import read_weights, serving_function
 
 TOLERANCE = 1e-5
+GOLDEN_ROWS = 8
 INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 
 
@@ -83,7 +85,7 @@ def export(
     choose_version(base, version)
     weights = read_weights(model)
     function, module = serving_function(model)
-    rows = generate(model.input, tokens(model)) if golden is None else golden
+    rows = made_up_rows(model, GOLDEN_ROWS) if golden is None else golden
     with staging(base) as folder:
         _save(module, function, folder)
         facts = scan(folder, weights=weights.values())

@@ -1,15 +1,11 @@
-"""Rows that fit a signature: checked ones, generated ones, repeated ones."""
+"""Rows that fit a signature: checked ones, repeated ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
-
-GOLDEN_ROWS = 8
-TEXTS = ("", "unknown", "a b", "übergröße")
 
 
 def coerce(
@@ -66,39 +62,6 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
 
 def _encode(text: Any) -> bytes:
     return text if isinstance(text, bytes) else str(text).encode()
-
-
-def generate(
-    inputs: Mapping[str, keras.KerasTensor],
-    tokens: Iterable[str] = (),
-    rows: int = GOLDEN_ROWS,
-) -> dict[str, np.ndarray]:
-    """Generates the same few rows every time: finite numbers, ids 0 and 1, texts.
-
-    Args:
-        inputs: The model's inputs.
-        tokens: Known strings to mix with unknown ones.
-        rows: The number of rows.
-
-    Returns:
-        One array per input.
-
-    Example:
-        `generate(model.input, tokens=["at", "de"])`
-    """
-    random = np.random.default_rng(0)
-    texts = np.array([*tokens, *TEXTS], object)
-    arrays = {}
-    for name, tensor in sorted(inputs.items()):
-        shape = (rows, *(size or 1 for size in tensor.shape[1:]))
-        dtype = tf.as_dtype(tensor.dtype)
-        if dtype == tf.string:
-            arrays[name] = random.choice(texts, shape)
-        elif dtype.is_floating:
-            arrays[name] = random.normal(size=shape).astype(dtype.as_numpy_dtype)
-        else:
-            arrays[name] = random.integers(0, 2, shape).astype(dtype.as_numpy_dtype)
-    return arrays
 
 
 def repeat(rows: Mapping[str, Any], batch_size: int) -> dict[str, np.ndarray]:

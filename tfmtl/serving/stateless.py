@@ -125,28 +125,6 @@ def _finish(output: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     return tf.cast(output, tf.float32)
 
 
-def tokens(model: keras.Model, limit: int = 4) -> list[str]:
-    """Takes a few known strings of each string lookup in a model.
-
-    Args:
-        model: The model.
-        limit: The number of strings per lookup.
-
-    Returns:
-        The strings.
-
-    Example:
-        `tokens(model)  # ["at", "de"]`
-    """
-    lookups = _walk(model, lambda value: isinstance(value, keras.layers.StringLookup))
-    return [
-        str(token)
-        for lookup in lookups
-        if not lookup.invert
-        for token in lookup.get_vocabulary(include_special_tokens=False)[:limit]
-    ]
-
-
 def _walk(root: keras.Layer, wanted: Callable[[Any], bool]) -> Iterator[Any]:
     seen: set[int] = set()
     pending: list[Any] = [root]

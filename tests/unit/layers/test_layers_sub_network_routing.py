@@ -41,7 +41,7 @@ def test_diagonal_gates_are_separate_networks():
         np.testing.assert_allclose(v[:, k], u[:, k] @ kernel[k, :, k], atol=1e-6)
 
 
-def test_closed_connection_carries_nothing_not_even_nan():
+def test_closed_connection_carries_nothing():
     u = numbers(2, 2, 3)
     layer = routing(u, 2, 8 * np.eye(2) - 4, units=3)
     before = keras.ops.convert_to_numpy(layer(u))

@@ -1,10 +1,9 @@
-"""Rows: checked, generated, repeated."""
+"""Rows: checked, repeated."""
 
-import keras
 import numpy as np
 import pytest
 
-from tfmtl.serving.rows import coerce, generate, repeat
+from tfmtl.serving.rows import coerce, repeat
 from tfmtl.serving.saved_model import read_signature
 
 
@@ -40,26 +39,6 @@ def test_coerce_turns_lists_into_the_types(infos):
 def test_coerce_refuses(infos, rows, name, value, message):
     with pytest.raises(ValueError, match=f"{message}.*Received"):
         coerce({**rows, name: value}, infos)
-
-
-def test_generated_rows_fit_and_repeat(model, infos):
-    first, second = (generate(model.input, ["at"]) for _ in range(2))
-    for name, array in coerce(first, infos).items():
-        assert len(array) == 8
-        np.testing.assert_array_equal(first[name], second[name])
-    assert np.isfinite(first["numbers"]).all()
-    assert set(first["item"]) <= {0, 1}
-
-
-def test_generated_strings_are_known_and_unknown():
-    text = keras.Input((20,), dtype="string", name="text")
-    texts = set(generate({"text": text}, ["at", "de"])["text"].ravel())
-    assert {"at", "de", "unknown", ""} <= texts
-
-
-def test_unknown_sizes_become_one():
-    size = keras.Input((None, 3), name="size")
-    assert generate({"size": size}, rows=2)["size"].shape == (2, 1, 3)
 
 
 def test_repeat():

@@ -1,0 +1,38 @@
+import keras
+import numpy as np
+import pytest
+from networks import random_network
+
+from tfmtl.folding import compare, fold, structure
+
+ROWS = 33
+
+
+def _check(seed):
+    generator = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    model = random_network(generator, closed=float(generator.uniform(0, 1)))
+    rows = {"x": generator.normal(size=(ROWS, model.input["x"].shape[1]))}
+    before = model(rows, training=False)
+    folded = fold(model, rows)
+    after = folded(rows, training=False)
+    assert list(after) == list(before)
+    for name in before:
+        assert after[name].shape == before[name].shape
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-5)
+    report = compare(model, folded)
+    assert report.after.connections <= report.before.connections
+    assert report.after.sub_networks <= report.before.sub_networks
+    assert structure(fold(folded)) == report.after
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_topologies_fold_to_equal_outputs(seed):
+    _check(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20, 220))
+def test_many_random_topologies_fold_to_equal_outputs(seed):
+    _check(seed)

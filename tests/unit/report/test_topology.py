@@ -1,0 +1,77 @@
+import keras
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from tfmtl.features import Numeric
+from tfmtl.folding import fold
+from tfmtl.models import snr
+from tfmtl.report import Node, draw, topology
+from tfmtl.tasks import Binary
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    x = Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = snr([x], [Binary("a"), Binary("b")], levels=[(3, 4), (2, 4)], dropout=0.1)
+    _open(model, "level_2", [[1, 1, 0], [0, 1, 0]])
+    _open(model, "task_routing", [[1, 0], [1, 1]])
+    return model
+
+
+def _open(model, layer, z):
+    gate = model.get_layer(layer).gate
+    gate.set_log_alpha(np.where(np.array(z) > 0, 4.0, -4.0))
+
+
+def test_levels_and_edges_are_those_of_the_open_gates(model):
+    found = topology(model)
+    assert [len(level) for level in found.levels] == [3, 2, 2, 2]
+    assert found.levels[-1] == [Node("a", 0), Node("b", 0)]
+    edges = {
+        (e.source.layer, e.source.slot, e.target.layer, e.target.slot)
+        for e in found.edges
+    }
+    assert edges == {
+        ("level_1", 0, "level_2", 0),
+        ("level_1", 1, "level_2", 0),
+        ("level_1", 1, "level_2", 1),
+        ("level_2", 0, "task_routing", 0),
+        ("level_2", 0, "task_routing", 1),
+        ("level_2", 1, "task_routing", 1),
+        ("task_routing", 0, "a", 0),
+        ("task_routing", 1, "b", 0),
+    }
+
+
+def test_strength_is_the_gate_times_the_norm_of_its_kernel(model):
+    routing = model.get_layer("level_2")
+    kernel, z = np.array(routing.kernel), np.array(routing.gate(training=False))
+    found = {
+        (e.target.slot, e.source.slot): e.strength
+        for e in topology(model).edges
+        if e.target.layer == "level_2"
+    }
+    for (i, j), strength in found.items():
+        expected = z[i, j] * np.linalg.norm(kernel[j, :, i])
+        assert strength == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_reaches_no_task_is_not_live(model):
+    dead = set().union(*topology(model).levels) - topology(model).live
+    assert dead == {Node("level_1", 2)}
+
+
+def test_the_folded_model_has_the_live_part_only(model):
+    found = topology(fold(model))
+    assert [len(level) for level in found.levels] == [2, 2, 2, 2]
+    assert len(found.edges) == len(topology(model).edges)
+
+
+def test_the_picture_is_written_in_one_step(model, tmp_path):
+    path = draw(topology(model), tmp_path / "topology.png", "title")
+    assert path == tmp_path / "topology.png"
+    picture = imread(path)
+    assert picture.std() > 0
+    assert [file.name for file in tmp_path.iterdir()] == ["topology.png"]
