@@ -74,6 +74,12 @@ class _Builder:
         take = stock.get_item()(name=self._unique(name))
         return take(self.tensors[ref], (slice(None), position))
 
+    def unstack(self, ref: Ref, name: str) -> dict[int, Any]:
+        """The slots that are kept, each without the slot axis."""
+        held = self.order(ref)
+        apart = stock.unstack()(len(held), axis=1, name=self._unique(name))
+        return dict(zip(held, apart(self.tensors[ref]), strict=True))
+
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Makes a call again, on other tensors."""
         args, kwargs = call.with_tensors(tensors)
@@ -128,7 +134,7 @@ class _Builder:
         return layer(carrier)
 
     def _named(self, ref: Ref, what: str) -> str:
-        return self._unique(f"{self._producer[ref]}_{what}")
+        return self._unique(f"{self._producer.get(ref, 'input')}_{what}")
 
     def _unique(self, name: str) -> str:
         free, count = name, 1

@@ -120,16 +120,14 @@ class Select(Rule):
 
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
         [read] = call.inputs
-        tensors: list[Any] = []
-        for selected, result in zip(self._selected, call.results, strict=True):
-            kept = builder.facts.kept(result)
-            if not kept:
-                tensors.append(None)
-            elif isinstance(selected, list):
-                tensors.append(builder.read(read, [selected[k] for k in kept]))
-            else:
-                tensors.append(builder.slot(read, selected, call.operation.name))
-        return tensors
+        if len(call.results) > 1:  # all single slots: one operation takes them apart
+            apart = builder.unstack(read, call.operation.name)
+            return [apart.get(slot) for slot in self._selected]
+        [selected] = self._selected
+        if isinstance(selected, list):
+            kept = builder.facts.kept(call.results[0])
+            return [builder.read(read, [selected[k] for k in kept])]
+        return [builder.slot(read, selected, call.operation.name)]
 
 
 class Join(Rule):

@@ -83,13 +83,18 @@ def selected_slots(call: Call, count: int) -> list[int | list[int]] | None:
         `None` where the operation does not select slots.
     """
     operation: Any = call.operation
-    if isinstance(operation, _class_of(_unstack)):
+    if isinstance(operation, unstack()):
         return list(range(count)) if operation.axis == 1 else None
     if isinstance(operation, get_item()):
         return _selected_by_key(call.args[1:], count)
     if isinstance(operation, _class_of(_take)):
         return _selected_by_indices(operation.axis, call, count)
     return None
+
+
+def unstack() -> Any:
+    """The class of `keras.ops.unstack`."""
+    return _class_of(_unstack)
 
 
 def get_item() -> Any:

@@ -114,47 +114,38 @@ class PrunedTransformation(keras.layers.Layer):
             in_order, units, activation, use_bias, trainable=trainable, **kwargs
         )
         layer.build((None, len(inputs), width))
-        for k, (_, computes) in enumerate(in_order):
-            layer.kernels[k].assign(kernels[k])
-            if use_bias:
-                layer.biases[k].assign(new_bias[computes].reshape(-1))
+        layer.set_weights([*kernels, *([new_bias] if use_bias else [])])
         return layer, outputs
 
     def build(self, input_shape: Any) -> None:
-        """Creates one kernel and one bias per group."""
+        """Creates one kernel per group and the bias."""
         self.slots, self.width = known_slots("PrunedTransformation", input_shape)
-        self.kernels = []
-        self.biases = []
-        for k, (inputs, outputs) in enumerate(self.groups):
-            size = len(outputs) * self.units
-            self.kernels.append(
-                self.add_weight(
-                    name=f"kernel_{k}",
-                    shape=(len(inputs) * self.width, size),
-                    initializer="glorot_uniform",
-                )
+        self.kernels = [
+            self.add_weight(
+                name=f"kernel_{k}",
+                shape=(len(inputs) * self.width, len(outputs) * self.units),
+                initializer="glorot_uniform",
             )
-            if self.use_bias:
-                self.biases.append(
-                    self.add_weight(
-                        name=f"bias_{k}", shape=(size,), initializer="zeros"
-                    )
-                )
+            for k, (inputs, outputs) in enumerate(self.groups)
+        ]
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.num_outputs, self.units), initializer="zeros"
+            )
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the upper sub-networks, `(batch, i, h)`."""
-        parts = []
-        for k, (_, computes) in enumerate(self.groups):
-            part = self._product(inputs, k)
-            if len(computes) == 1:  # runtimes fuse product, bias and activation
-                parts.append(self.activation(part))
-            else:
-                part = ops.reshape(part, (-1, len(computes), self.units))
-                part = self.activation(part)
-                parts.append(ops.reshape(part, (-1, len(computes) * self.units)))
-        joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-        return ops.reshape(joined, (-1, self.num_outputs, self.units))
+        products = [
+            ops.matmul(self._side_by_side(inputs, reads), kernel)
+            for (reads, _), kernel in zip(self.groups, self.kernels, strict=True)
+        ]
+        joined = products[0] if len(products) == 1 else ops.concatenate(products, -1)
+        outputs = ops.reshape(joined, (-1, self.num_outputs, self.units))
+        if self.bias is not None:  # here: fused with a small product it is slower
+            outputs = outputs + self.bias
+        return self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
         """`(batch, i, h)`."""
@@ -173,7 +164,7 @@ class PrunedTransformation(keras.layers.Layer):
             outputs,
             inputs,
             constants,
-            bias=self._dense_bias(),
+            bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
             activation=self.activation,
             trainable=self.trainable,
             name=self.name,
@@ -202,19 +193,10 @@ class PrunedTransformation(keras.layers.Layer):
             "use_bias": self.use_bias,
         }
 
-    def _product(self, inputs: Tensor, k: int) -> Tensor:
-        reads, _ = self.groups[k]
-        if reads != list(range(self.slots)):
-            inputs = ops.take(inputs, reads, axis=1)
-        flat = ops.reshape(inputs, (-1, len(reads) * self.width))
-        outputs = ops.matmul(flat, self.kernels[k])
-        return outputs + self.biases[k] if self.use_bias else outputs
-
-    def _dense_bias(self) -> np.ndarray | None:
-        if not self.use_bias:
-            return None
-        joined = np.concatenate([ops.convert_to_numpy(bias) for bias in self.biases])
-        return joined.reshape(self.num_outputs, self.units)
+    def _side_by_side(self, inputs: Tensor, slots: list[int]) -> Tensor:
+        if slots != list(range(self.slots)):
+            inputs = ops.take(inputs, slots, axis=1)
+        return ops.reshape(inputs, (-1, len(slots) * self.width))
 
     def _dense_kernel(self) -> np.ndarray:
         shape = (self.slots, self.width, self.num_outputs, self.units)

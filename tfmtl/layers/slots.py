@@ -131,10 +131,6 @@ class BroadcastConstant(keras.layers.Layer):
         """`(batch, *shape)`, in the layer's dtype."""
         return keras.KerasTensor((inputs.shape[0], *self.shape), self.compute_dtype)
 
-    def slot_reads(self) -> np.ndarray:
-        """Nothing of its input but the batch size."""
-        return np.zeros((1, 1), bool)
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {**super().get_config(), "shape": self.shape}

@@ -11,9 +11,7 @@ Group = tuple[list[int], list[int]]
 _SECONDS_PER_GROUP = 8e-6
 _FLOPS_PER_SECOND = 120e9
 _VALUES_COPIED_PER_SECOND = 6e9
-_WEIGHTS_READ_PER_SECOND = 5e9
-
-_SLOWER_AT_BATCH_1 = 1.1  # than one dense product, at most
+_WEIGHTS_READ_PER_SECOND = 2.5e9
 
 
 def group_outputs(
@@ -80,7 +78,7 @@ def group_outputs(
     while len(groups) > 1:
         a, b = max(combinations(groups, 2), key=saved)
         single = sum(seconds(*group, 1) for group in groups.items())
-        if saved((a, b)) <= 0 and single <= _SLOWER_AT_BATCH_1 * everything:
+        if saved((a, b)) <= 0 and single <= everything:
             break
         joined = groups.pop(a) + groups.pop(b)
         groups[a | b] = sorted(joined + groups.get(a | b, []))

@@ -19,6 +19,10 @@ _TASK_COLOURS = (
     "#8c564b",
 )
 _SHARED, _DEAD = "#333333", "#c8c8c8"
+_LEGEND = (
+    "dark: shared   ·   coloured: for one task   ·   hollow: no live input, "
+    "a constant   ·   pale: reaches no task"
+)
 
 
 def draw(topology: Topology, path: str | os.PathLike[str], title: str = "") -> Path:
@@ -27,7 +31,8 @@ def draw(topology: Topology, path: str | os.PathLike[str], title: str = "") -> P
     Sub-networks stand in columns from the input to the tasks. Lines are open
     connections, wider where they are stronger (relative to the strongest of
     their column). What reaches one task only has the task's colour; what is
-    shared is dark; what reaches no task is pale.
+    shared is dark; what reaches no task is pale; a hollow sub-network has no live
+    input, so that it is a constant.
 
     Args:
         topology: What `tfmtl.report.topology` found.
@@ -59,7 +64,8 @@ def draw(topology: Topology, path: str | os.PathLike[str], title: str = "") -> P
         layer = edge.target.layer
         strongest[layer] = max(strongest.get(layer, 0.0), edge.strength)
     for edge in topology.edges:
-        _draw_edge(axes, edge, places, colours, strongest[edge.target.layer])
+        scale = strongest[edge.target.layer]
+        _draw_edge(axes, edge, places, colours, scale, topology.constant)
     for node, (x, y) in places.items():
         _draw_node(axes, node, x, y, colours[node], topology)
     for column, level in enumerate(topology.levels):
@@ -69,6 +75,7 @@ def draw(topology: Topology, path: str | os.PathLike[str], title: str = "") -> P
     axes.set_xlim(-0.4, len(topology.levels) - 0.3)
     axes.set_ylim(-height / 2 - 0.3, height / 2 + 0.6)
     figure.suptitle(title, fontsize=12)
+    figure.text(0.5, 0.02, _LEGEND, ha="center", fontsize=9, color="#555555")
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     figure.savefig(partial, dpi=150)
     os.replace(partial, path)
@@ -99,6 +106,7 @@ def _draw_edge(
     places: dict[Node, tuple[float, float]],
     colours: dict[Node, str],
     strongest: float,
+    constant: frozenset[Node],
 ) -> None:
     (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
     share = edge.strength / strongest
@@ -108,7 +116,7 @@ def _draw_edge(
         color=colours[edge.target],
         linewidth=0.6 + 3.4 * share,
         alpha=0.35 + 0.5 * share,
-        solid_capstyle="round",
+        linestyle=":" if edge.source in constant else "-",
         zorder=1,
     )
 
@@ -117,9 +125,18 @@ def _draw_node(
     axes: Axes, node: Node, x: float, y: float, colour: str, topology: Topology
 ) -> None:
     is_task = node in topology.levels[-1]
-    axes.plot(x, y, "s" if is_task else "o", color=colour, markersize=17, zorder=2)
-    label = node.layer if is_task else str(node.slot)
+    hollow = node in topology.constant
+    axes.plot(
+        x,
+        y,
+        "s" if is_task else "o",
+        color=colour,
+        markerfacecolor="white" if hollow else colour,
+        markersize=17,
+        zorder=2,
+    )
     if is_task:
-        axes.text(x + 0.14, y, label, ha="left", va="center", fontsize=11)
+        axes.text(x + 0.14, y, node.layer, ha="left", va="center", fontsize=11)
     else:
-        axes.text(x, y, label, color="white", ha="center", va="center", zorder=3)
+        text = colour if hollow else "white"
+        axes.text(x, y, str(node.slot), color=text, ha="center", va="center", zorder=3)

@@ -42,19 +42,23 @@ class Topology:
         levels: Nodes per level; the last level holds the tasks.
         edges: Open connections.
         live: Nodes that reach a task.
+        constant: Nodes that no live input reaches: the same for every example.
     """
 
     levels: list[list[Node]]
     edges: list[Edge]
     live: frozenset[Node]
+    constant: frozenset[Node]
 
 
 def topology(model: keras.Model) -> Topology:
     """Reads the sub-networks and open connections of a model.
 
     Args:
-        model: A built Functional or Sequential model, folded or not, with outputs
-            by task name.
+        model: A built Functional model, folded or not, with outputs by task name.
+
+    Raises:
+        ValueError: If the outputs are not a dict.
 
     Example:
         >>> import tfmtl
@@ -64,19 +68,34 @@ def topology(model: keras.Model) -> Topology:
         >>> [len(level) for level in found.levels], len(found.edges)
         ([3, 1, 1], 4)
     """
+    if not isinstance(model.output, dict):
+        raise ValueError(
+            "`model` should have a dict of outputs by task name. Received: "
+            f"model.output={model.output!r}"
+        )
     facts = Facts(record(model))
     reader = _Reader(facts)
     for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
         reader.read(call, rule)
-    tasks = []
-    for name, ref in zip(
-        _output_names(model), keras.tree.flatten(facts.graph.outputs), strict=True
-    ):
-        node = Node(name, 0)
-        tasks.append(node)
-        reader.connect(node, sorted_nodes(set().union(*reader.sources[ref])))
-    levels = [*reader.levels, tasks]
-    return Topology(levels, reader.edges, _reaching(tasks, reader.edges))
+    refs = dict(
+        zip(
+            _flat_output_names(model),
+            keras.tree.flatten(facts.graph.outputs),
+            strict=True,
+        )
+    )
+    tasks = [Node(name, 0) for name in model.output]
+    for node in tasks:
+        sources = reader.sources[refs[node.layer]]
+        reader.connect(node, sorted_nodes(set().union(*sources)))
+        if facts.constant[refs[node.layer]].all():
+            reader.constant.add(node)
+    return Topology(
+        [*reader.levels, tasks],
+        reader.edges,
+        _reaching(tasks, reader.edges),
+        frozenset(reader.constant),
+    )
 
 
 def sorted_nodes(nodes: set[Node]) -> list[Node]:
@@ -91,6 +110,7 @@ class _Reader:
         self._facts = facts
         self.levels: list[list[Node]] = []
         self.edges: list[Edge] = []
+        self.constant: set[Node] = set()
         self.sources: dict[Ref, list[set[Node]]] = {
             ref: [set()] for ref in keras.tree.flatten(facts.graph.inputs)
         }
@@ -118,6 +138,8 @@ class _Reader:
         operation = call.operation
         nodes = [Node(operation.name, k) for k in range(self._facts.slots[ref] or 1)]
         self.levels.append(nodes)
+        constant = self._facts.constant[ref]
+        self.constant.update(node for node in nodes if constant[node.slot])
         strengths = operation.strengths() if hasattr(operation, "strengths") else None
         [read] = call.inputs
         for k, node in enumerate(nodes):
@@ -137,7 +159,6 @@ def _reaching(tasks: list[Node], edges: list[Edge]) -> frozenset[Node]:
     return frozenset(live)
 
 
-def _output_names(model: keras.Model) -> list[str]:
-    if isinstance(model.output, dict):
-        return sorted(model.output)
-    return list(model.output_names)
+def _flat_output_names(model: keras.Model) -> list[str]:
+    """Output names in the order in which Keras flattens a dict."""
+    return keras.tree.flatten({name: name for name in model.output})

@@ -157,7 +157,7 @@ def test_a_dead_sub_network_becomes_bias_of_its_readers():
     folded = fold(model)
     assert_same(model, folded)
     assert folded.get_layer("level_3").connections() == 1
-    assert np.any(np.asarray(folded.get_layer("level_3").biases[0]) != 0)
+    assert np.any(np.asarray(folded.get_layer("level_3").bias) != 0)
 
 
 def test_fractional_gates_are_multiplied_into_the_kernel():

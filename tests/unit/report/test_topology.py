@@ -63,6 +63,19 @@ def test_what_reaches_no_task_is_not_live(model):
     assert dead == {Node("level_1", 2)}
 
 
+def test_a_sub_network_without_a_live_input_is_a_constant(model):
+    _open(model, "level_2", [[1, 1, 0], [0, 0, 0]])
+    assert topology(model).constant == {Node("level_2", 1)}
+    _open(model, "task_routing", [[0, 1], [1, 1]])
+    assert Node("a", 0) in topology(model).constant
+
+
+def test_outputs_should_be_named():
+    inputs = keras.Input((2,))
+    with pytest.raises(ValueError, match="dict of outputs by task name"):
+        topology(keras.Model(inputs, inputs))
+
+
 def test_the_folded_model_has_the_live_part_only(model):
     found = topology(fold(model))
     assert [len(level) for level in found.levels] == [2, 2, 2, 2]

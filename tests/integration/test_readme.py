@@ -1,0 +1,44 @@
+"""What the README shows runs as it is printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_example_runs_in_an_empty_folder(tmp_path):
+    [example] = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(example.splitlines()) <= 30
+    script = tmp_path / "example.py"
+    script.write_text(example, "utf-8")
+    done = subprocess.run(
+        [sys.executable, script.name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "connections" in done.stdout
+    assert (tmp_path / "models" / "ranker" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_commands_it_names_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    named = set(re.findall(r"^make ([\w-]+)", README, re.M))
+    assert {"demo", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_ci_runs_the_checks_that_it_names():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    checks = re.findall(r"^make ([\w-]+)\s+# in CI", README, re.M)
+    assert checks
+    for check in checks:
+        assert f"make {check}" in script
