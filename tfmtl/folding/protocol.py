@@ -8,9 +8,14 @@ import numpy as np
 
 @runtime_checkable
 class SlotLayer(Protocol):
-    """A layer of one input whose output slots read some of the input's slots.
+    """A layer whose output slots read some of its input slots.
 
-    Fold knows no layer classes: whatever has these two methods takes part.
+    Fold knows no layer classes: whatever has these two methods takes part. Its
+    input and its output are a tensor with slots or a list of single slots.
+
+    A layer whose folded layer also takes a list of single slots says so by
+    `reads_apart`; a folded layer that gains from giving one, by `gains_apart`, and
+    gives it once its `apart` is set.
     """
 
     def slot_reads(self) -> np.ndarray:

@@ -43,6 +43,7 @@ class _Builder:
         )
         self._read: dict[tuple[Ref, tuple[int, ...] | None], Any] = {}
         self._order: dict[Ref, list[int]] = {}
+        self._apart: dict[Ref, dict[int, Any]] = {}
         self._copies: dict[int, keras.Operation] = {}
         self._names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
         self._producer = {
@@ -68,14 +69,66 @@ class _Builder:
         """Says that a tensor holds its kept slots in another order."""
         self._order[ref] = order
 
+    def kept_slots(self, refs: list[Ref]) -> list[int]:
+        """Kept slots of one tensor with slots, or of several single ones."""
+        if len(refs) == 1:
+            return self.facts.kept(refs[0])
+        return [k for k, ref in enumerate(refs) if self.facts.kept(ref)]
+
+    def given(
+        self, refs: list[Ref], wanted: np.ndarray, apart: bool
+    ) -> tuple[list[int], Any]:
+        """What a layer with slots is given: the wanted slots that are not constant.
+
+        Returns:
+            Their indices, and the tensor or list of tensors that holds them.
+        """
+        facts = self.facts
+        if len(refs) > 1:
+            constant = np.array([facts.constant[ref][0] for ref in refs])
+            inputs = np.flatnonzero(wanted & ~constant).tolist()
+            return inputs, [self.read(refs[k]) for k in inputs]
+        [ref] = refs
+        if len(ref.shape) == 2:
+            return [0], self.read(ref)
+        constant = facts.constant[ref] if facts.slots[ref] else np.zeros(1, bool)
+        varying = wanted & ~constant
+        inputs = [k for k in self.order(ref) if varying[k]]
+        if apart and ref in self._apart:
+            return inputs, [self._apart[ref][k] for k in inputs]
+        return inputs, self.read(ref, inputs)
+
+    def constants(self, refs: list[Ref]) -> np.ndarray:
+        """Values `(slots, width)` where constant, else 0."""
+        values = [self.facts.values(ref) for ref in refs]
+        return values[0] if len(values) == 1 else np.stack(values)
+
+    def read_apart_only(self, ref: Ref) -> bool:
+        """Whether every reader of a tensor takes its slots one by one."""
+        readers = [
+            rule.reads_apart
+            for call, rule in zip(self.facts.graph.calls, self.facts.rules, strict=True)
+            if ref in call.inputs and any(map(self.facts.kept, call.results))
+        ]
+        is_output = ref in keras.tree.flatten(self.facts.graph.outputs)
+        return all(readers) and not is_output
+
+    def set_apart(self, ref: Ref, slots: dict[int, Any]) -> None:
+        """Says that a tensor's kept slots are tensors of their own."""
+        self._apart[ref] = slots
+
     def slot(self, ref: Ref, slot: int, name: str) -> Any:
         """One slot that is kept, without the slot axis."""
+        if ref in self._apart:
+            return self._apart[ref][slot]
         position = self.order(ref).index(slot)
         take = stock.get_item()(name=self._unique(name))
         return take(self.tensors[ref], (slice(None), position))
 
     def unstack(self, ref: Ref, name: str) -> dict[int, Any]:
         """The slots that are kept, each without the slot axis."""
+        if ref in self._apart:
+            return self._apart[ref]
         held = self.order(ref)
         apart = stock.unstack()(len(held), axis=1, name=self._unique(name))
         return dict(zip(held, apart(self.tensors[ref]), strict=True))

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from tfmtl.folding.facts import Facts
 from tfmtl.folding.graph import Call, record
+from tfmtl.folding.protocol import SlotLayer
 from tfmtl.sparsity import gates
 
 
@@ -74,8 +74,7 @@ def structure(model: keras.Model) -> Structure:
     Args:
         model: A built Functional or Sequential model.
     """
-    facts = Facts(record(model))
-    calls = facts.graph.calls
+    calls = record(model).calls
     operations = {id(call.operation): call.operation for call in calls}
     penalties = {id(gate.l0) for gate in gates(model)}
     weights = [weight for weight in model.weights if id(weight) not in penalties]
@@ -86,10 +85,10 @@ def structure(model: keras.Model) -> Structure:
             if hasattr(operation, "connections")
         ),
         sub_networks=sum(
-            facts.slots[ref] or 0
+            len(call.operation.slot_reads())
             for call in calls
-            if hasattr(call.operation, "flops")
-            for ref in call.results
+            if isinstance(call.operation, SlotLayer)
+            and hasattr(call.operation, "flops")
         ),
         parameters=sum(int(np.prod(weight.shape)) for weight in weights),
         bytes=sum(

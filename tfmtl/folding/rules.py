@@ -17,6 +17,11 @@ Slots = Mapping[Ref, int | None]
 class Rule(ABC):
     """What an output slot reads, and how the call is made on fewer slots."""
 
+    @property
+    def reads_apart(self) -> bool:
+        """Whether the rebuilt call takes its input slots one by one."""
+        return False
+
     @abstractmethod
     def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
         """Number of slots of an output, `None` for a tensor without slots."""
@@ -50,30 +55,46 @@ class OfSlotLayer(Rule):
         self._layer = layer
         self._reads: np.ndarray = np.asarray(layer.slot_reads(), bool)
 
+    @property
+    def reads_apart(self) -> bool:
+        """Whether the folded layer takes its input slots as a list."""
+        return getattr(self._layer, "reads_apart", False)
+
     def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
-        [ref] = call.results
+        ref = call.results[output]
         has_slots = len(ref.shape) > 2 and ref.shape[1] == len(self._reads)
         return len(self._reads) if has_slots else None
 
     def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
-        [ref] = call.inputs
-        if slots[ref] is None:
-            return np.any(self._reads, axis=1)[:, None]
-        return self._reads
+        reads = self._reads
+        if len(call.results) > 1:
+            reads = reads[[output]]
+        if len(call.inputs) > 1:
+            return reads[:, [position]]
+        if slots[call.inputs[0]] is None:
+            return np.any(reads, axis=1)[:, None]
+        return reads
 
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
-        [read], [result] = call.inputs, call.results
-        outputs = np.array(builder.facts.kept(result))
+        outputs = np.array(builder.kept_slots(call.results))
         wanted = self._reads[outputs].any(axis=0)
-        if builder.facts.slots[read] is not None:
-            wanted &= ~builder.facts.constant[read]
-        constants = builder.facts.values(read)
-        whole = self._reads.shape[1] == 1 and len(read.shape) == 2
-        inputs = [k for k in builder.order(read) if wanted[k]] if not whole else [0]
-        tensor = builder.read(read, None if whole else inputs)
+        inputs, given = builder.given(call.inputs, wanted, self.reads_apart)
+        constants = builder.constants(call.inputs)
         layer, order = self._layer.fold(outputs, np.array(inputs), constants)
-        builder.set_order(result, order.tolist())
-        return [tensor if layer is None else builder.add(layer, tensor)]
+        order = order.tolist()
+        if len(call.results) > 1:
+            apart = dict(zip(order, builder.add(layer, given), strict=True))
+            return [apart.get(k) for k in range(len(call.results))]
+        [result] = call.results
+        builder.set_order(result, order)
+        if layer is None:
+            return [given]
+        if getattr(layer, "gains_apart", False) and builder.read_apart_only(result):
+            layer.apart = True
+            apart = dict(zip(order, builder.add(layer, given), strict=True))
+            builder.set_apart(result, apart)
+            return [None]
+        return [builder.add(layer, given)]
 
 
 class SlotWise(Rule):
@@ -109,6 +130,11 @@ class Select(Rule):
 
     def __init__(self, selected: list[int | list[int]]) -> None:
         self._selected = selected  # per output
+
+    @property
+    def reads_apart(self) -> bool:
+        """Whether it takes single slots only."""
+        return not any(isinstance(selected, list) for selected in self._selected)
 
     def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
         selected = self._selected[output]
@@ -174,8 +200,7 @@ def rule_for(call: Call, slots: Slots, shared: bool) -> Rule:
     """
     operation = call.operation
     if isinstance(operation, SlotLayer):
-        single = len(call.inputs) == 1 and len(call.results) == 1
-        return OfSlotLayer(operation) if single and not shared else Opaque()
+        return Opaque() if shared else OfSlotLayer(operation)
     if stock.is_join(operation):
         sizes = [_join_size(call, ref) for ref in call.inputs]
         if all(sizes) and _only_tensors(call):

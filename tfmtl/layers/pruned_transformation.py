@@ -19,7 +19,8 @@ class PrunedTransformation(keras.layers.Layer):
 
     ```
     v_i = activation(sum_{j open to i} W_ij u_j + b_i)
-    input (batch, j, d), output (batch, i, h)
+    input (batch, j, d) or a list of j tensors (batch, d)
+    output (batch, i, h), or where `apart` a list of i tensors (batch, h)
     ```
 
     Outputs are computed in groups: one product of the slots that a group reads,
@@ -33,6 +34,8 @@ class PrunedTransformation(keras.layers.Layer):
         units: Width h of an output slot.
         activation: Keras activation. Defaults to `None`.
         use_bias: Whether to add a bias. Defaults to `False`.
+        apart: Whether to return the outputs as a list, which saves putting them
+            together where they are read one by one. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
@@ -53,6 +56,7 @@ class PrunedTransformation(keras.layers.Layer):
         units: int,
         activation: Any = None,
         use_bias: bool = False,
+        apart: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,6 +71,7 @@ class PrunedTransformation(keras.layers.Layer):
         self.units = positive_int("units", units)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
+        self.apart = apart
 
     @classmethod
     def of(
@@ -77,8 +82,6 @@ class PrunedTransformation(keras.layers.Layer):
         constants: np.ndarray,
         *,
         bias: np.ndarray | None,
-        activation: Any,
-        trainable: bool = True,
         **kwargs: Any,
     ) -> tuple["PrunedTransformation", np.ndarray]:
         """Builds the layer from a dense kernel.
@@ -90,9 +93,7 @@ class PrunedTransformation(keras.layers.Layer):
             constants: `(j, d)`: the values of slots that are constant, else 0;
                 what they contribute becomes bias.
             bias: `(i, h)` or `None`.
-            activation: Keras activation.
-            trainable: Whether the new weights are trainable.
-            **kwargs: `name`, `dtype`.
+            **kwargs: Other arguments of the layer.
 
         Returns:
             The layer, and `outputs` in the order of its groups.
@@ -110,15 +111,15 @@ class PrunedTransformation(keras.layers.Layer):
         in_order = [
             (reads, [next(numbers) for _ in computes]) for reads, computes in groups
         ]
-        layer = cls(
-            in_order, units, activation, use_bias, trainable=trainable, **kwargs
-        )
+        layer = cls(in_order, units, use_bias=use_bias, **kwargs)
         layer.build((None, len(inputs), width))
         layer.set_weights([*kernels, *([new_bias] if use_bias else [])])
         return layer, outputs
 
     def build(self, input_shape: Any) -> None:
         """Creates one kernel per group and the bias."""
+        if isinstance(input_shape[0], (list, tuple)):
+            input_shape = (None, len(input_shape), input_shape[0][-1])
         self.slots, self.width = known_slots("PrunedTransformation", input_shape)
         self.kernels = [
             self.add_weight(
@@ -136,20 +137,36 @@ class PrunedTransformation(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Returns the upper sub-networks, `(batch, i, h)`."""
+        """Returns the upper sub-networks, `(batch, i, h)` or one by one."""
         products = [
             ops.matmul(self._side_by_side(inputs, reads), kernel)
             for (reads, _), kernel in zip(self.groups, self.kernels, strict=True)
         ]
+        if self.apart:
+            return self._one_by_one(products)
         joined = products[0] if len(products) == 1 else ops.concatenate(products, -1)
         outputs = ops.reshape(joined, (-1, self.num_outputs, self.units))
         if self.bias is not None:  # here: fused with a small product it is slower
             outputs = outputs + self.bias
         return self.activation(outputs)
 
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
-        """`(batch, i, h)`."""
-        return (input_shape[0], self.num_outputs, self.units)
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """`(batch, i, h)`, or i times `(batch, h)`."""
+        first = input_shape[0]
+        batch = first[0] if isinstance(first, (list, tuple)) else first
+        if self.apart:
+            return [(batch, self.units)] * self.num_outputs
+        return (batch, self.num_outputs, self.units)
+
+    @property
+    def gains_apart(self) -> bool:
+        """Whether the outputs are computed apart, so that a list costs nothing."""
+        return len(self.groups) > 1
+
+    @property
+    def reads_apart(self) -> bool:
+        """Whether the folded layer takes its input slots as a list."""
+        return True
 
     def slot_reads(self) -> np.ndarray:
         """Which inputs each output reads, `(i, j)`: where its block is not 0."""
@@ -166,6 +183,7 @@ class PrunedTransformation(keras.layers.Layer):
             constants,
             bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
             activation=self.activation,
+            apart=self.apart,
             trainable=self.trainable,
             name=self.name,
             dtype=self.dtype_policy,
@@ -191,12 +209,29 @@ class PrunedTransformation(keras.layers.Layer):
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
+            "apart": self.apart,
         }
 
     def _side_by_side(self, inputs: Tensor, slots: list[int]) -> Tensor:
+        if isinstance(inputs, (list, tuple)):
+            parts = [inputs[k] for k in slots]
+            return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
         if slots != list(range(self.slots)):
             inputs = ops.take(inputs, slots, axis=1)
         return ops.reshape(inputs, (-1, len(slots) * self.width))
+
+    def _one_by_one(self, products: list[Tensor]) -> list[Tensor]:
+        outputs = []
+        for (_, computes), product in zip(self.groups, products, strict=True):
+            if self.bias is not None:
+                own = self.bias[computes[0] : computes[-1] + 1]
+                product = product + ops.reshape(own, (-1,))
+            for k in range(len(computes)):
+                part = product
+                if len(computes) > 1:
+                    part = product[:, k * self.units : (k + 1) * self.units]
+                outputs.append(self.activation(part))
+        return outputs
 
     def _dense_kernel(self) -> np.ndarray:
         shape = (self.slots, self.width, self.num_outputs, self.units)

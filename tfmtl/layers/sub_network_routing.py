@@ -156,6 +156,11 @@ class SubNetworkRouting(keras.layers.Layer):
         kernel = ops.convert_to_numpy(self.kernel) * z.T[:, None, :, None]
         return PrunedTransformation.of(kernel, outputs, inputs, constants, **weights)
 
+    @property
+    def reads_apart(self) -> bool:
+        """Whether the folded layer takes its input slots as a list."""
+        return self.kind == "transformation"
+
     def connections(self) -> int:
         """Number of connections that are computed: all, whatever their gate."""
         return int(np.prod(self.gate.shape))

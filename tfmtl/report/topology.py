@@ -1,6 +1,7 @@
 """Which sub-networks a model has, and what reaches what."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -128,27 +129,31 @@ class _Reader:
                         found[k] |= self.sources[read][j]
             self.sources[ref] = found
         if sub_networks:
-            [ref] = call.results
-            self._add_level(call, ref)
+            self._add_level(call)
 
     def connect(self, node: Node, sources: list[Node]) -> None:
         self.edges.extend(Edge(source, node, 1.0) for source in sources)
 
-    def _add_level(self, call: Call, ref: Ref) -> None:
-        operation = call.operation
-        nodes = [Node(operation.name, k) for k in range(self._facts.slots[ref] or 1)]
+    def _add_level(self, call: Call) -> None:
+        operation: Any = call.operation
+        refs, inputs = call.results, call.inputs
+        read = [sources for ref in inputs for sources in self.sources[ref]]
+        reached = [sources for ref in refs for sources in self.sources[ref]]
+        constant = np.concatenate([self._facts.constant[ref] for ref in refs])
+        nodes = [Node(operation.name, k) for k in range(len(reached))]
         self.levels.append(nodes)
-        constant = self._facts.constant[ref]
         self.constant.update(node for node in nodes if constant[node.slot])
         strengths = operation.strengths() if hasattr(operation, "strengths") else None
-        [read] = call.inputs
         for k, node in enumerate(nodes):
-            for j, sources in enumerate(self.sources[read]):
-                for source in sorted_nodes(sources & self.sources[ref][k]):
+            for j, sources in enumerate(read):
+                for source in sorted_nodes(sources & reached[k]):
                     strength = 1.0 if strengths is None else float(strengths[k, j])
                     if strength:
                         self.edges.append(Edge(source, node, strength))
-        self.sources[ref] = [{node} for node in nodes]
+        if len(refs) == 1:
+            self.sources[refs[0]] = [{node} for node in nodes]
+        else:
+            self.sources.update({r: [{n}] for r, n in zip(refs, nodes, strict=True)})
 
 
 def _reaching(tasks: list[Node], edges: list[Edge]) -> frozenset[Node]:
