@@ -1,8 +1,8 @@
 """What a folded SNR costs, as a share of the dense network's time.
 
 Two routed levels of 8 sub-networks of width 64 on a dense input of 128. Both
-SavedModels run in TensorFlow's C++ session, alternately, in one process; the table
-shows the median ratio and the 10th and 90th percentile of the pairs.
+SavedModels run in TensorFlow's C++ session, alternately, in one process; a cell is
+the median ratio of the pairs: the median over random topologies and their range.
 
     python benchmarks/routing.py --threads 1
 """
@@ -52,7 +52,8 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=300)
+    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--topologies", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 512, 4096])
     parser.add_argument("--closed", type=float, nargs="+", default=[0.5, 0.75, 0.9])
     options = parser.parse_args()
@@ -61,23 +62,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dense = export(fold(network(0.0, 0)), Path(folder, "dense"))
         for closed in options.closed:
-            model = network(closed, 0)
-            folded = fold(model)
-            written = export(folded, Path(folder, f"{closed}"))
-            measured = compare_latency(
-                dense.path,
-                written.path,
-                {"x": rows},
-                options.batches,
-                options.repetitions,
-                threads=options.threads,
-            )
+            parameters, ratios = [], []
+            for seed in range(options.topologies):
+                model = network(closed, seed)
+                folded = fold(model)
+                written = export(folded, Path(folder, f"{closed}-{seed}"))
+                measured = compare_latency(
+                    dense.path,
+                    written.path,
+                    {"x": rows},
+                    options.batches,
+                    options.repetitions,
+                    threads=options.threads,
+                )
+                parameters.append(compare(model, folded).after.parameters)
+                ratios.append([pair.ratio for pair in measured.values()])
             cells = [
-                f"{pair.ratio:.2f} ({pair.ratio_p10:.2f} … {pair.ratio_p90:.2f})"
-                for pair in measured.values()
+                f"{np.median(column):.2f} ({min(column):.2f} … {max(column):.2f})"
+                for column in zip(*ratios, strict=True)
             ]
-            parameters = compare(model, folded).after.parameters
-            print(f"| {closed:.0%} | {parameters:,} | " + " | ".join(cells))
+            count = f"{int(np.median(parameters)):,}"
+            print(f"| {closed:.0%} | {count} | " + " | ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

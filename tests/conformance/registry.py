@@ -60,6 +60,7 @@ class Entry:
     @property
     def id(self):
         kind = self.arguments.get("kind", "")
+        kind += "apart" if self.arguments.get("apart") else ""
         rank = len(self.input_shape) if self.cls is layers.Experts else ""
         return f"{self.cls.__name__}{kind.title()}{rank}"
 
@@ -77,7 +78,7 @@ class Entry:
         """A Functional model of the layer alone, with weights set."""
         x = keras.Input(self.input_shape, dtype=self.input_dtype, name="x")
         layer = self.layer(**{"name": "tested", **kwargs})
-        model = keras.Model({"x": x}, {"y": layer(x)}, name="model")
+        model = keras.Model({"x": x}, {"y": joined(layer(x))}, name="model")
         set_weights(model)
         return model
 
@@ -88,6 +89,11 @@ class Entry:
         if "int" in self.input_dtype:
             return generator.integers(-1, 6, shape).astype(self.input_dtype)
         return generator.normal(size=shape).astype(self.input_dtype)
+
+
+def joined(outputs):
+    """One tensor, also of a layer that gives its slots one by one."""
+    return keras.ops.stack(outputs, axis=1) if isinstance(outputs, list) else outputs
 
 
 def set_weights(model, seed=0):
@@ -154,15 +160,19 @@ REGISTRY = [
         {"num_outputs": 3, "activation": "tanh", "use_bias": True},
         (4, 2),
     ),
-    Entry(
-        layers.PrunedTransformation,
-        {
-            "groups": [([0, 2], [0]), ([1], [1, 2])],
-            "units": 5,
-            "activation": "tanh",
-            "use_bias": True,
-        },
-        (3, 4),
+    *(
+        Entry(
+            layers.PrunedTransformation,
+            {
+                "groups": [([0, 2], [0]), ([1], [1, 2])],
+                "units": 5,
+                "activation": "tanh",
+                "use_bias": True,
+                "apart": apart,
+            },
+            (3, 4),
+        )
+        for apart in (False, True)
     ),
     Entry(
         layers.Standardize,

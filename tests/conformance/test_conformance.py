@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from registry import REGISTRY, set_weights
+from registry import REGISTRY, joined, set_weights
 
 from tfmtl import layers
 from tfmtl.folding import fold
@@ -177,7 +177,7 @@ def test_export_in_the_cpp_session(tmp_path):
         x = keras.Input(entry.input_shape, dtype=entry.input_dtype, name=entry.id)
         y = entry.layer(name=f"layer_{entry.id}")(x)
         inputs[entry.id] = x
-        outputs[f"{entry.id}_output"] = keras.ops.cast(y, "float32")
+        outputs[f"{entry.id}_output"] = keras.ops.cast(joined(y), "float32")
     model = set_weights(keras.Model(inputs, outputs))
     golden = {entry.id: entry.rows(5) for entry in REGISTRY}
     assert export(model, tmp_path / "model", golden=golden).difference <= 1e-6

@@ -15,7 +15,7 @@ from tfmtl.serving import run_in_cpp_session
 def source():
     source = demo.synthetic(4_000)
     training = replace(source.training, epochs=3, batch_size=64, dense_epochs=0.5)
-    training = replace(training, ramp_epochs=0.5, l0=1.0)
+    training = replace(training, ramp_epochs=0.5, l0=0.3)
     return replace(source, training=training)
 
 

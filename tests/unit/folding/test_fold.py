@@ -13,6 +13,8 @@ from tfmtl.layers import (
     SubNetworkRouting,
     Tower,
 )
+from tfmtl.ops import grouping
+from tfmtl.report import topology
 from tfmtl.sparsity import gates
 
 
@@ -389,3 +391,24 @@ def test_a_pruned_layer_reads_slots_in_the_order_it_is_given():
     layer.kernels[0].assign([[1.0, 0.0], [0.0, 1.0]])
     x = np.array([[[10.0], [20.0]]], "float32")
     np.testing.assert_array_equal(layer(x), [[[20.0, 10.0]]])
+
+
+def test_slots_that_are_read_one_by_one_are_passed_on_as_a_list(monkeypatch, tmp_path):
+    monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
+    inputs = keras.Input((3,), name="x")
+    x = Experts(4, 5, name="level_1")(inputs)
+    x = SubNetworkRouting(4, 5, use_bias=True, name="level_2")(x)
+    x = SubNetworkRouting(3, 5, activation="relu", name="level_3")(x)
+    a, b, c = keras.ops.unstack(x, 3, axis=1)
+    outputs = {"a": a, "b": b, "c": keras.layers.Dense(1, name="head")(c)}
+    model = keras.Model({"x": inputs}, outputs)
+    set_gates(model.get_layer("level_2"), np.eye(4))
+    set_gates(model.get_layer("level_3"), [[1, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
+    folded = fold(model)
+    assert [folded.get_layer(f"level_{k}").apart for k in (2, 3)] == [True, True]
+    assert structure(folded).sub_networks == 3 + 3 + 3
+    assert_same(model, folded)
+    assert structure(fold(folded)) == structure(folded)
+    assert len(topology(folded).edges) == 3 + 4 + 3
+    folded.save(tmp_path / "folded.keras")
+    assert_same(folded, keras.saving.load_model(tmp_path / "folded.keras"))
