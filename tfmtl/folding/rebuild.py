@@ -101,7 +101,7 @@ class _Builder:
     def constants(self, refs: list[Ref]) -> np.ndarray:
         """Values `(slots, width)` where constant, else 0."""
         values = [self.facts.values(ref) for ref in refs]
-        return values[0] if len(values) == 1 else np.stack(values)
+        return np.atleast_2d(values[0]) if len(values) == 1 else np.stack(values)
 
     def read_apart_only(self, ref: Ref) -> bool:
         """Whether every reader of a tensor takes its slots one by one."""

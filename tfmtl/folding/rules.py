@@ -94,7 +94,7 @@ class OfSlotLayer(Rule):
             apart = dict(zip(order, builder.add(layer, given), strict=True))
             builder.set_apart(result, apart)
             return [None]
-        return [builder.add(layer, given)]
+        return keras.tree.flatten(builder.add(layer, given))
 
 
 class SlotWise(Rule):

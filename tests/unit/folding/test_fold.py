@@ -412,3 +412,15 @@ def test_slots_that_are_read_one_by_one_are_passed_on_as_a_list(monkeypatch, tmp
     assert len(topology(folded).edges) == 3 + 4 + 3
     folded.save(tmp_path / "folded.keras")
     assert_same(folded, keras.saving.load_model(tmp_path / "folded.keras"))
+
+
+def test_a_list_of_one_slot_folds_to_equal_outputs():
+    inputs = keras.Input((3,), name="x")
+    x = Experts(2, 5, name="level_1")(inputs)
+    layer = PrunedTransformation([([0], [0]), ([0], [1])], 4, apart=True, name="list")
+    dead, live = layer([x[:, 0]])
+    model = keras.Model({"x": inputs}, {"live": live})
+    folded = fold(model)
+    assert_same(model, folded)
+    assert folded.get_layer("list").num_outputs == 1
+    assert dead.shape == live.shape
