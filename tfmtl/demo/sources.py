@@ -79,7 +79,7 @@ def synthetic(num_examples: int = 100_000) -> Source:
         tasks=[Binary(name) for name in train.labels],
         train=(train.features, train.labels),
         test=(test.features, test.labels),
-        training=Training(12, 512, 2e-3, 0.0, 0.2, 2, 4),
+        training=Training(12, 512, 2e-3, 0.0, 0.12, 2, 4),
     )
 
 
