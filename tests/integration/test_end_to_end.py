@@ -68,7 +68,7 @@ def test_the_screen_fits_a_screen_and_names_what_was_measured(outcome):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80 + len(str(outcome.picture))
     text = "\n".join(lines)
-    for word in ("test AUC, task_1", "open connections", "parameters", "batch 512"):
+    for word in ("test AUC, task_1", "connections computed", "parameters", "batch 512"):
         assert word in text
 
 

@@ -16,7 +16,7 @@ def screen(outcome: Outcome) -> str:
             _row(f"test AUC, {task}", auc, outcome.auc_after[task], ".4f")
             for task, auc in outcome.auc_before.items()
         ),
-        _row("open connections", before.connections, after.connections, ",d"),
+        _row("connections computed", before.connections, after.connections, ",d"),
         _row("sub-networks", before.sub_networks, after.sub_networks, ",d"),
         _row("parameters", before.parameters, after.parameters, ",d"),
         _row("FLOPs per example", before.flops, after.flops, ",d"),

@@ -69,7 +69,7 @@ def synthetic(num_examples: int = 100_000) -> Source:
     """Two tasks of correlation .5 after MMoE's recipe; no file, no network.
 
     Args:
-        num_examples: Training rows; a tenth as many each to validate and to test.
+        num_examples: Training rows; a fifth as many to test.
     """
     train = make_tasks(num_examples, num_features=20, correlation=0.5, seed=1)
     test = make_tasks(num_examples // 5, num_features=20, correlation=0.5, seed=2)

@@ -55,7 +55,7 @@ def encode(features: Sequence[Feature]) -> tuple[dict[str, Tensor], Tensor]:
     embedded.sort(key=lambda feature: feature.units)
     for units, group in groupby(embedded, key=lambda feature: feature.units):
         parts.append(_embedded(list(group), units, inputs))
-    return inputs, _concatenate(parts, "encoding")
+    return inputs, _concatenate(parts, "encoded_columns")
 
 
 def _standardized(features: list[Numeric], inputs: dict[str, Tensor]) -> Tensor:
@@ -63,10 +63,10 @@ def _standardized(features: list[Numeric], inputs: dict[str, Tensor]) -> Tensor:
         mean=[v for feature in features for v in feature.mean or ()],
         std=[v for feature in features for v in feature.std or ()],
         log=[feature.log for feature in features for _ in range(feature.width)],
-        name="standardize",
+        name="standardized_columns",
         dtype="float32",
     )
-    return standardize(_columns(features, inputs, "numeric"))
+    return standardize(_columns(features, inputs, "numeric_columns"))
 
 
 def _embedded(

@@ -22,28 +22,31 @@ def fold(
     Connections whose gate serves exactly 0, sub-networks that nobody reads or
     that read nothing, and what only they needed are gone; gates in between are
     multiplied into their kernel. A sub-network without a live input is a
-    constant: it becomes bias. Works on any Functional or Sequential model that
-    holds layers with slots, with plain Keras layers between.
+    constant: it becomes bias. Works on Functional and Sequential models that hold
+    layers with slots, with plain Keras layers between, and looks into nested
+    Functional models; what a composite layer holds inside stays as it is.
 
-    The result is an ordinary Keras model with the same inputs and outputs by
-    name, inputs that nobody reads any more included, so that clients need not
-    change. It can be saved, trained on, exported and folded again; the model
-    given is left as it is.
+    The result is an ordinary Keras model with the same inputs, those that nobody
+    reads any more included, and the same outputs by the keys of their dict, so
+    that clients need not change (Keras names outputs that are no dict after the
+    layer that gives them, and that layer may be another). It can be saved, trained
+    on, exported and folded again; the model given is left as it is.
 
     Args:
         model: A built Functional or Sequential model.
         inputs: Rows to prove equality on, structured like the model's input.
             Defaults to rows made up from the inputs' shapes and types.
         tolerance: Largest difference allowed per output, relative to the output
-            where that exceeds 1. Defaults to 1e-5, or 5e-3 where the model
-            computes in a 16-bit type.
+            where that exceeds 1. Defaults to 1e-5, to 5e-3 where the model
+            computes in float16, and to 5e-2 in bfloat16.
 
     Returns:
         The folded model.
 
     Raises:
         ValueError: If the model is not Functional or Sequential.
-        FoldError: If an output differs by more than the tolerance or is NaN.
+        FoldError: If an output differs by more than the tolerance, or the model
+            itself gives NaN on the rows.
 
     Example:
         >>> import keras, tfmtl

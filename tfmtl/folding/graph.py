@@ -14,6 +14,7 @@ class Ref:
 
     number: int
     shape: tuple[int | None, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _Recorder:
         calls: list[Call] = []
         for operation, args, kwargs, outputs in recorded:
             args, kwargs = self._as_refs((args, kwargs))
-            if is_graph(operation) and not kwargs.get("training"):
+            if is_graph(operation) and _is_plain_call(operation, args, kwargs):
                 calls.extend(self._splice(operation, args, kwargs, outputs))
             else:
                 calls.append(Call(operation, args, kwargs, self._as_refs(outputs)))
@@ -166,10 +167,22 @@ class _Recorder:
         if not isinstance(leaf, keras.KerasTensor):
             return leaf
         if id(leaf) not in self._refs:
-            self._refs[id(leaf)] = Ref(self._count, tuple(leaf.shape))
+            self._refs[id(leaf)] = Ref(self._count, tuple(leaf.shape), leaf.dtype)
             self._alive.append(leaf)
             self._count += 1
         return self._refs[id(leaf)]
+
+
+def _is_plain_call(model: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a nested model does nothing but run its graph on what it is given."""
+    if kwargs.get("training") or kwargs.get("mask") is not None:
+        return False
+    given = [leaf for leaf in _leaves((args, kwargs)) if _is_ref(leaf)]
+    inner = model.inputs
+    return len(given) == len(inner) and all(
+        len(ref.shape) == len(tensor.shape) and ref.dtype == tensor.dtype
+        for ref, tensor in zip(given, inner, strict=True)
+    )
 
 
 def _leaves(structure: Any) -> list[Any]:

@@ -216,6 +216,8 @@ def _copy_state(operation: Any, copy: Any) -> None:
     if not isinstance(operation, keras.layers.Layer):
         return
     copy.trainable = operation.trainable
+    for old, new in zip(operation.weights, copy.weights, strict=True):
+        new.trainable = old.trainable
     copy.set_weights(operation.get_weights())
     if hasattr(operation, "load_assets"):  # vocabularies learned by `adapt`
         with tempfile.TemporaryDirectory() as folder:

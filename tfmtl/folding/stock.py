@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmtl.folding.graph import Call, Ref, record
@@ -118,7 +119,8 @@ def _selected_by_key(keys: tuple[Any, ...], count: int) -> list[Any] | None:
     if any(part != everything for part in key[2:]):
         return None
     if isinstance(key[1], slice):
-        return [list(range(count))[key[1]]]
+        selected = list(range(count))[key[1]]
+        return [selected] if selected else None
     if isinstance(key[1], int):
         return [key[1] % count]
     return None
@@ -128,9 +130,10 @@ def _selected_by_indices(axis: int | None, call: Call, count: int) -> list[Any] 
     indices = [*call.args[1:], *call.kwargs.values()]
     if axis != 1 or len(indices) != 1 or isinstance(indices[0], Ref):
         return None
-    if isinstance(indices[0], int):
-        return [indices[0] % count]
-    return [[int(k) % count for k in indices[0]]]
+    selected = np.asarray(indices[0])
+    if selected.ndim > 1 or selected.size == 0:
+        return None
+    return [(selected % count).tolist()]
 
 
 @cache

@@ -111,6 +111,8 @@ class Experts(keras.layers.Layer):
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same layer with the experts of `outputs` only."""
+        if self._input_rank != 2:
+            outputs = inputs  # one input each, in the order in which they come
         config = {**self.get_config(), "num_experts": len(outputs)}
         smaller = type(self).from_config(config)
         d, units = self.kernel.shape[1:]

@@ -15,7 +15,6 @@ _EPSILON = 1e-6  # uniform draws stay inside (epsilon, 1 - epsilon)
 _LOG_ALPHA_LIMIT = 4.605  # log 100: a closed gate still samples open 5 % of steps
 
 
-@keras.saving.register_keras_serializable(package="tfmtl")
 class L0Penalty(keras.regularizers.Regularizer):
     """`l0 * sum P(z != 0)` of one gate, as the regulariser of its weight.
 

@@ -136,8 +136,8 @@ class SubNetworkRouting(keras.layers.Layer):
         return (input_shape[0], self.num_outputs, self.units or input_shape[2])
 
     def slot_reads(self) -> np.ndarray:
-        """The open connections, `(i, j)`: where z is not 0 in serving."""
-        return self._served_gates() != 0
+        """Connections that pass something on in serving, `(i, j)`: z W is not 0."""
+        return self.strengths() != 0
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray

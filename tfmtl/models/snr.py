@@ -66,13 +66,15 @@ def snr(
     check_tasks(tasks)
     _check_levels(levels, kind)
     inputs, x = encode(features)
+    _check_names(inputs, tasks, levels)
     for level, (count, units) in enumerate(levels, 1):
         if level == 1:
             x = Experts(count, units, name="level_1")(x)
         else:
-            x = _routing(count, units, kind, gate, f"level_{level}")(x)
+            x = _routing(count, units, kind, _seeded(gate, level), f"level_{level}")(x)
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"level_{level}_dropout")(x)
+    gate = _seeded(gate, len(levels) + 1)
     x = _routing(len(tasks), levels[-1][1], kind, gate, "task_routing")(x)
     streams = keras.ops.unstack(x, len(tasks), axis=1)
     outputs = {
@@ -87,6 +89,14 @@ def snr(
     return keras.Model(inputs, outputs, name=name)
 
 
+def _seeded(gate: Mapping[str, Any] | None, level: int) -> dict[str, Any]:
+    """The gate's arguments with a seed of the level's own, if one is given."""
+    gate = dict(gate or {})
+    if gate.get("seed") is not None:
+        gate["seed"] += level
+    return gate
+
+
 def _routing(
     count: int, units: int, kind: str, gate: Mapping[str, Any] | None, name: str
 ) -> SubNetworkRouting:
@@ -99,6 +109,19 @@ def _routing(
         gate=gate,
         name=name,
     )
+
+
+def _check_names(
+    inputs: Mapping[str, Any], tasks: Sequence[Task], levels: Sequence[Any]
+) -> None:
+    layers = {f"level_{level}" for level in range(1, len(levels) + 1)}
+    layers |= {f"{task.name}_tower" for task in tasks} | {"task_routing"}
+    taken = sorted(layers & set(inputs))
+    if taken:
+        raise ValueError(
+            "Columns should not be named like layers of the model. "
+            f"Received: columns={taken}"
+        )
 
 
 def _check_levels(levels: Sequence[tuple[int, int]], kind: str) -> None:

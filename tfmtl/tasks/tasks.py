@@ -1,5 +1,6 @@
 """Tasks as frozen descriptions."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -96,10 +97,19 @@ def compile_arguments(tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:
-    """Raises `ValueError` unless there are tasks, each with its own name."""
+    """Raises `ValueError` unless there are tasks, each with a name of its own.
+
+    Names become those of layers and outputs: letters, digits, `_`, `.` and `-`.
+    """
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
         raise ValueError(
             "`tasks` should be one or more tasks of different names. "
             f"Received: names={names}"
+        )
+    unfit = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name)]
+    if unfit:
+        raise ValueError(
+            "Names of `tasks` should start with a letter or digit and hold letters, "
+            f"digits, '_', '.' and '-' only. Received: {unfit}"
         )

@@ -70,7 +70,8 @@ def _between(generator, x, name):
         lambda: keras.ops.stack(keras.ops.unstack(x, axis=1), axis=1),
         lambda: x[:, ::-1],
         lambda: layers.Concatenate(axis=1, name=name)([x[:, :1], x]),
-    ][generator.integers(9)]()
+        lambda: Experts(int(x.shape[1]), int(x.shape[2]), name=name)(x),
+    ][generator.integers(10)]()
 
 
 def _streams(generator, x, tasks):

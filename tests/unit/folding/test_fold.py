@@ -320,10 +320,16 @@ def test_a_fold_that_differs_is_refused_with_the_worst_output(ranker):
         fold(noisy)
 
 
-def test_nan_outputs_are_refused(ranker):
+def test_rows_on_which_the_model_gives_nan_prove_nothing(ranker):
     ranker.get_layer("ab_tower").head.bias.assign([np.nan])
-    with pytest.raises(FoldError, match="output 'ab' differs by nan"):
+    with pytest.raises(FoldError, match="give others as `inputs`.*'ab'.*64 NaN"):
         fold(ranker)
+
+
+def test_no_rows_prove_nothing(ranker):
+    rows = {name: value[:0] for name, value in rows_for(ranker).items()}
+    with pytest.raises(FoldError, match="at least one"):
+        fold(ranker, rows)
 
 
 def test_a_model_without_a_graph_is_refused():
@@ -424,3 +430,70 @@ def test_a_list_of_one_slot_folds_to_equal_outputs():
     assert_same(model, folded)
     assert folded.get_layer("list").num_outputs == 1
     assert dead.shape == live.shape
+
+
+def test_stacked_experts_follow_the_order_of_what_they_read(monkeypatch):
+    monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
+    inputs = keras.Input((8,), name="x")
+    routing = SubNetworkRouting(3, 6, name="routing")
+    x = Experts(3, 4)(routing(Experts(3, 6)(inputs)))
+    model = keras.Model({"x": inputs}, {"t": keras.layers.Flatten()(x)})
+    set_gates(routing, [[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    assert_same(model, fold(model))
+
+
+def test_an_open_connection_of_zeros_passes_nothing_on():
+    inputs = keras.Input((8,), name="x")
+    routing = SubNetworkRouting(2, 4, kernel_initializer="zeros", name="routing")
+    x = routing(Experts(3, 6)(inputs))
+    model = keras.Model({"x": inputs}, {"t": x[:, 0], "u": x[:, 1]})
+    folded = fold(model)
+    assert_same(model, folded)
+    assert structure(folded).connections == 0
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'inner'")
+def test_a_nested_model_on_a_masked_tensor_stays_whole():
+    inputs = keras.Input((5,), dtype="int32", name="x")
+    embedded = keras.layers.Embedding(3, 8, mask_zero=True)(inputs)
+    inner = keras.Sequential(
+        [keras.layers.Dense(8), keras.layers.GlobalAveragePooling1D()], name="inner"
+    )
+    model = keras.Model({"x": inputs}, {"t": Experts(2, 3)(inner(embedded))[:, 0]})
+    rows = {"x": np.array([[1, 2, 0, 0, 0], [2, 2, 1, 0, 0]], "int32")}
+    folded = fold(model, rows)
+    np.testing.assert_allclose(folded(rows)["t"], model(rows)["t"], atol=1e-6)
+    assert "inner" in [layer.name for layer in folded.layers]
+
+
+def test_a_nested_model_that_casts_its_input_stays_whole():
+    inner_in = keras.Input((3,))
+    inner = keras.Model(inner_in, keras.layers.Dense(8)(inner_in), name="inner")
+    inputs = keras.Input((3,), dtype="int32", name="x")
+    model = keras.Model({"x": inputs}, {"t": Experts(2, 3)(inner(inputs))[:, 0]})
+    folded = fold(model)
+    assert "inner" in [layer.name for layer in folded.layers]
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda x: keras.ops.take(x, [[0, 1], [2, 3]], axis=1),
+        lambda x: keras.ops.take(x, np.int64(1), axis=1),
+        lambda x: keras.ops.take(x, np.array([3, 1]), axis=1),
+        lambda x: keras.ops.concatenate([x[:, 2:2], x[:, 3:0:-2]], axis=1),
+    ],
+)
+def test_every_way_of_selecting_slots_folds(select):
+    inputs = keras.Input((8,), name="x")
+    routing = SubNetworkRouting(4, 6, name="routing")
+    x = select(routing(Experts(3, 6)(inputs)))
+    model = keras.Model({"x": inputs}, {"t": keras.layers.Flatten()(x)})
+    set_gates(routing, [[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]])
+    assert_same(model, fold(model))
+
+
+def test_what_is_frozen_inside_a_layer_stays_frozen(ranker):
+    ranker.get_layer("a_tower").hidden[0].trainable = False
+    folded = fold(ranker).get_layer("a_tower")
+    assert [weight.trainable for weight in folded.weights] == [False] * 2 + [True] * 2

@@ -203,3 +203,25 @@ def test_refused_parts():
         snr(FEATURES, TASKS, [(2, 4)], "mean")
     with pytest.raises(ValueError, match="`num_experts` should be a positive integer"):
         snr(FEATURES, TASKS, [(0, 4)])
+
+
+def test_seeded_gates_draw_their_own_noise_at_every_level():
+    features = [Numeric("x", mean=(0.0,), std=(1.0,))]
+    tasks = [Binary("a"), Binary("b")]
+    model = snr(features, tasks, [(2, 4), (2, 4)], gate={"seed": 1})
+    first, second = gates(model)
+    assert not np.allclose(first(training=True), second(training=True))
+
+
+@pytest.mark.parametrize("column", ["level_1", "task_routing", "a_tower"])
+def test_a_column_named_like_a_layer_is_refused(column):
+    feature = Numeric(column, mean=(0.0,), std=(1.0,))
+    with pytest.raises(ValueError, match="not be named like layers.*" + column):
+        snr([feature], [Binary("a")])
+
+
+@pytest.mark.parametrize("name", ["click a", "", "_x", "a/b"])
+def test_a_task_name_that_cannot_name_a_layer_is_refused(name):
+    feature = Numeric("x", mean=(0.0,), std=(1.0,))
+    with pytest.raises(ValueError, match="letters, digits"):
+        snr([feature], [Binary(name)])
