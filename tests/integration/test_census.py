@@ -17,7 +17,8 @@ def outcome(census_folder, tmp_path_factory):
 def test_half_of_the_connections_are_closed(outcome):
     before, after = outcome.report
     assert before.connections == 54
-    assert after.connections <= 0.5 * before.connections
+    assert outcome.open_connections <= 0.5 * before.connections
+    assert after.connections <= outcome.open_connections
 
 
 def test_auc_on_the_test_file_after_the_fold(outcome):

@@ -20,7 +20,7 @@ from tfmtl.serving import (
     export,
     run_in_cpp_session,
 )
-from tfmtl.sparsity import L0Ramp
+from tfmtl.sparsity import L0Ramp, open_share
 from tfmtl.tasks import compile_arguments
 
 _BATCH = 4096
@@ -36,6 +36,8 @@ class Outcome:
         seconds: Wall time of training, seconds.
         auc_before: Test AUC per task of the trained model.
         auc_after: Test AUC per task of the folded model.
+        open_connections: Connections whose gate is not 0 in serving. The fold keeps
+            fewer where an open one leads nowhere or comes from a constant.
         report: Connections, sub-networks, parameters, FLOPs before and after.
         fold_difference: Largest difference of an output over the whole test set,
             folded against unfolded.
@@ -50,6 +52,7 @@ class Outcome:
     seconds: float
     auc_before: dict[str, float]
     auc_after: dict[str, float]
+    open_connections: int
     report: FoldReport
     fold_difference: float
     serving_difference: float
@@ -119,6 +122,7 @@ def run(source: Source, folder: Path, seed: int = 0) -> Outcome:
         seconds=seconds,
         auc_before=auc(scores, source.test[1]),
         auc_after=auc(folded_scores, source.test[1]),
+        open_connections=open_share(model).served,
         report=compare(model, folded),
         fold_difference=difference(scores, folded_scores),
         serving_difference=difference(folded_scores, served),

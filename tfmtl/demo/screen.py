@@ -10,7 +10,7 @@ def screen(outcome: Outcome) -> str:
         outcome: What `run` gave.
     """
     before, after = outcome.report
-    closed = 1 - after.connections / before.connections
+    closed = 1 - outcome.open_connections / before.connections
     rows = [
         *(
             _row(f"test AUC, {task}", auc, outcome.auc_after[task], ".4f")
@@ -36,8 +36,8 @@ def screen(outcome: Outcome) -> str:
         [
             "",
             f"tfmtl demo: SNR on {outcome.source}",
-            f"trained in {outcome.seconds:.0f} s; {closed:.0%} of the routing "
-            "connections closed",
+            f"trained in {outcome.seconds:.0f} s; {outcome.open_connections} of "
+            f"{before.connections} routing connections open, {closed:.0%} closed",
             "",
             f"{'':<26}{'unfolded':>14}{'folded':>14}",
             *rows,
