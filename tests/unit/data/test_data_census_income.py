@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import re
 import subprocess
 import sys
@@ -20,11 +19,6 @@ from tfmtl.data import census_income
 from tfmtl.data.census_income import builder, columns, files, parsing
 
 ROOT = Path(__file__).resolve().parents[3]
-REAL = ROOT / os.environ.get("TFMTL_DATA", "../shared/data") / "census-income"
-
-needs_data = pytest.mark.skipif(
-    not REAL.is_dir(), reason="no Census-Income files in the folder of TFMTL_DATA"
-)
 
 
 def _row(**cells: str) -> str:
@@ -55,8 +49,8 @@ def made_up_checksums(request, monkeypatch):
 
 
 @pytest.fixture
-def real_files() -> Path:
-    return REAL
+def real_files(census_folder: Path) -> Path:
+    return census_folder
 
 
 @pytest.fixture
@@ -372,7 +366,6 @@ def test_unknown_split_is_named():
 # The real files
 
 
-@needs_data
 def test_real_test_file_parses(real_files):
     path = files.find(real_files)["test"]
     raw = files.read(path, "test", files.SHA256["test"])
@@ -384,7 +377,6 @@ def test_real_test_file_parses(real_files):
     )
 
 
-@needs_data
 @pytest.mark.slow
 def test_real_data_has_the_documented_counts(tmp_path, real_files):
     features, labels = census_income.load("train", tmp_path, real_files)
