@@ -61,7 +61,8 @@ class Entry:
     def id(self):
         kind = self.arguments.get("kind", "")
         kind += "apart" if self.arguments.get("apart") else ""
-        rank = len(self.input_shape) if self.cls is layers.Experts else ""
+        of_ranks = (layers.Experts, layers.SoftmaxGate)
+        rank = len(self.input_shape) + 1 if self.cls in of_ranks else ""
         return f"{self.cls.__name__}{kind.title()}{rank}"
 
     def bare(self, **kwargs):
@@ -74,11 +75,18 @@ class Entry:
             return Gated(self.bare(**kwargs), **kwargs)
         return self.bare(**kwargs)
 
+    def called(self, x, **kwargs):
+        """One tensor: what the layer makes of an input."""
+        layer = self.layer(**kwargs)
+        if self.cls is layers.Mixture:
+            x = [x, keras.ops.transpose(x, (0, 2, 1))]
+        return joined(layer(x))
+
     def model(self, **kwargs):
         """A Functional model of the layer alone, with weights set."""
         x = keras.Input(self.input_shape, dtype=self.input_dtype, name="x")
-        layer = self.layer(**{"name": "tested", **kwargs})
-        model = keras.Model({"x": x}, {"y": joined(layer(x))}, name="model")
+        y = self.called(x, **{"name": "tested", **kwargs})
+        model = keras.Model({"x": x}, {"y": y}, name="model")
         set_weights(model)
         return model
 
@@ -105,7 +113,8 @@ def set_weights(model, seed=0):
             log_alpha.flat[:2] = -4.0, 4.0
             weight.assign(log_alpha / weight.regularizer.gate.rate_multiplier)
         elif weight.name != "l0":
-            weight.assign(generator.normal(scale=0.5, size=weight.shape))
+            values = generator.normal(scale=0.5, size=weight.shape)
+            weight.assign(abs(values) if "variance" in weight.name else values)
     return model
 
 
@@ -132,15 +141,20 @@ REGISTRY = [
             layers.Experts,
             {
                 "num_experts": 3,
-                "units": 4,
+                "units": units,
                 "activation": "tanh",
-                "use_bias": False,
                 "kernel_initializer": keras.initializers.HeNormal(seed=2),
                 "kernel_regularizer": keras.regularizers.L2(0.125),
+                "dropout": 0.25,
+                "normalization": normalization,
+                "slots": slots,
             },
             shape,
         )
-        for shape in [(5,), (3, 5)]
+        for units, normalization, slots, shape in [
+            ((4,), None, None, (5,)),
+            ((6, 4), "batch", [1, 0, 1], (2, 5)),
+        ]
     ),
     Entry(
         layers.FieldEmbedding,
@@ -155,10 +169,13 @@ REGISTRY = [
     ),
     Entry(layers.GatherSlots, {"indices": [2, -1, 0]}, (4, 3)),
     Entry(layers.HardConcreteGate, {"shape": (2, 4), **GATE}, (2, 4)),
+    Entry(layers.Mixture, {}, (4, 3)),
     Entry(
-        layers.PrunedAverage,
-        {"num_outputs": 3, "activation": "tanh", "use_bias": True},
-        (4, 2),
+        layers.PositionBias,
+        {"num_positions": 4, "dropout": 0.5},
+        (1,),
+        input_dtype="int32",
+        output_dtype="float32",
     ),
     *(
         Entry(
@@ -174,10 +191,46 @@ REGISTRY = [
         )
         for apart in (False, True)
     ),
+    *(
+        Entry(
+            layers.SoftmaxGate,
+            {
+                "num_outputs": 3,
+                "num_experts": 4,
+                "reads": [
+                    [True, True, False, True],
+                    [True, False, False, False],
+                    [False, True, True, True],
+                ],
+                "use_bias": True,
+                "dropout": 0.25,
+                "hard_concrete": GATE,
+                "kernel_initializer": keras.initializers.HeNormal(seed=2),
+                "kernel_regularizer": keras.regularizers.L2(0.125),
+            },
+            shape,
+        )
+        for shape in [(5,), (3, 5)]
+    ),
     Entry(
         layers.Standardize,
         {"mean": [1.0, -2.0], "std": [0.5, 2.0], "log": [True, False]},
         (2,),
+    ),
+    Entry(
+        layers.StaticMixture,
+        {
+            "num_outputs": 3,
+            "reads": [
+                [True, True, False, True],
+                [False, False, False, False],
+                [True, True, True, True],
+            ],
+            "activation": "tanh",
+            "use_bias": True,
+            "mixing_initializer": keras.initializers.RandomNormal(seed=2),
+        },
+        (4, 2),
     ),
     *(
         Entry(
@@ -189,6 +242,7 @@ REGISTRY = [
                 "activation": "tanh",
                 "use_bias": True,
                 "kernel_initializer": keras.initializers.HeNormal(seed=2),
+                "kernel_regularizer": keras.regularizers.L2(0.125),
                 "gate": GATE,
             },
             (4, 5),
@@ -202,6 +256,10 @@ REGISTRY = [
             "output_units": 2,
             "activation": "tanh",
             "head_activation": "sigmoid",
+            "kernel_initializer": keras.initializers.HeNormal(seed=2),
+            "kernel_regularizer": keras.regularizers.L2(0.125),
+            "dropout": 0.25,
+            "normalization": "layer",
         },
         (5,),
         output_dtype="float32",

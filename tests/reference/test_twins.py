@@ -130,12 +130,10 @@ class TestLayers:
         z = twins.hard_concrete(log_alpha, -0.1, 1.1)
         assert_close(layer(u), twins.snr_aver(u, z) + bias)
 
-    def test_pruned_average(self, batch, j, d, i, h):
+    def test_static_mixture(self, batch, j, d, i, h):
         u = numbers(0, batch, j, d)
-        layer = layers.PrunedAverage(i, use_bias=True)
-        layer.build(u.shape)
         z, bias = openings(1, i, j), numbers(2, i, d)
-        layer.set_weights([z, bias])
+        layer = layers.StaticMixture.of(z, d, bias)
         assert_close(layer(u), twins.snr_aver(u, z) + bias)
 
     def test_pruned_transformation(self, batch, j, d, i, h):

@@ -168,7 +168,7 @@ def test_documented_arguments_are_the_real_ones():
         if not issubclass(type(value), type) or name.rsplit(".", 1)[1].startswith("_"):
             continue
         if name.startswith("tfmtl.layers."):
-            parameters = set(inspect.signature(value).parameters) - {"kwargs"}
+            parameters = set(inspect.signature(value).parameters) - {"args", "kwargs"}
             section = inspect.getdoc(value).split("Args:")[1]
             assert parameters <= set(re.findall(r"^    (\w+): ", section, re.M)), name
 

@@ -42,6 +42,32 @@ def encode(features: Sequence[Feature]) -> tuple[dict[str, Tensor], Tensor]:
         >>> list(inputs), vector.shape
         (['sex'], (None, 8))
     """
+    inputs, [vector] = encode_apart(features, [""])
+    return inputs, vector
+
+
+def encode_apart(
+    features: Sequence[Feature], prefixes: Sequence[str]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """As `encode`, with several vectors that share no trained weight.
+
+    Args:
+        features: Adapted features of different names.
+        prefixes: A prefix of the names of each vector's embeddings.
+
+    Returns:
+        `(inputs, vectors)`, one vector for each prefix.
+
+    Raises:
+        ValueError: If a feature is not adapted or a name occurs twice.
+
+    Example:
+        >>> import tfmtl
+        >>> sex = tfmtl.features.Categorical("sex", vocabulary=("Male", "Female"))
+        >>> _, vectors = tfmtl.features.encode_apart([sex], ["a_", "b_"])
+        >>> [vector.shape for vector in vectors]
+        [(None, 8), (None, 8)]
+    """
     check_adapted(features)
     inputs = {
         feature.name: keras.Input(
@@ -51,11 +77,18 @@ def encode(features: Sequence[Feature]) -> tuple[dict[str, Tensor], Tensor]:
     }
     numeric = [feature for feature in features if isinstance(feature, Numeric)]
     embedded = [feature for feature in features if not isinstance(feature, Numeric)]
-    parts = [_standardized(numeric, inputs)] if numeric else []
+    standardized = [_standardized(numeric, inputs)] if numeric else []
+    parts = [list(standardized) for _ in prefixes]
     embedded.sort(key=lambda feature: feature.units)
     for units, group in groupby(embedded, key=lambda feature: feature.units):
-        parts.append(_embedded(list(group), units, inputs))
-    return inputs, _concatenate(parts, "encoded_columns")
+        rows, ids = _ids(list(group), units, inputs)
+        for own, prefix in zip(parts, prefixes, strict=True):
+            own.append(_embedded(rows, units, ids, f"{prefix}embedding_{units}"))
+    vectors = [
+        _concatenate(own, f"{prefix}encoded_columns")
+        for own, prefix in zip(parts, prefixes, strict=True)
+    ]
+    return inputs, vectors
 
 
 def _standardized(features: list[Numeric], inputs: dict[str, Tensor]) -> Tensor:
@@ -69,9 +102,10 @@ def _standardized(features: list[Numeric], inputs: dict[str, Tensor]) -> Tensor:
     return standardize(_columns(features, inputs, "numeric_columns"))
 
 
-def _embedded(
+def _ids(
     features: list[Categorical | Bucketized], units: int, inputs: dict[str, Tensor]
-) -> Tensor:
+) -> tuple[list[int], Tensor]:
+    """Numbers of rows of the fields' tables, and the row of each field."""
     strings = [feature for feature in features if isinstance(feature, Categorical)]
     numbers = [feature for feature in features if isinstance(feature, Bucketized)]
     ids = [_look_up(feature, inputs[feature.name]) for feature in strings]
@@ -82,13 +116,13 @@ def _embedded(
             dtype="float32",
         )
         ids.append(bucketize(_columns(numbers, inputs, f"bucketized_{units}")))
-    embedding = FieldEmbedding(
-        [*(feature.rows for feature in strings), *(f.rows for f in numbers)],
-        units,
-        name=f"embedding_{units}",
-    )
-    rows = embedding(_concatenate(ids, f"ids_{units}"))
-    return keras.layers.Flatten(name=f"embedding_{units}_flat")(rows)
+    rows = [*(feature.rows for feature in strings), *(f.rows for f in numbers)]
+    return rows, _concatenate(ids, f"ids_{units}")
+
+
+def _embedded(rows: list[int], units: int, ids: Tensor, name: str) -> Tensor:
+    embedding = FieldEmbedding(rows, units, name=name)
+    return keras.layers.Flatten(name=f"{name}_flat")(embedding(ids))
 
 
 def _look_up(feature: Categorical, column: Tensor) -> Tensor:

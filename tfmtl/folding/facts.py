@@ -12,32 +12,48 @@ import numpy as np
 from keras import ops
 
 from tfmtl.folding.graph import Call, Graph, Ref
+from tfmtl.folding.protocol import GateLayer, MixtureLayer
 from tfmtl.folding.rules import Opaque, Rule, rule_for
 
 
 class Facts:
     """Slots, constants (forwards) and liveness (backwards) of a graph.
 
+    Args:
+        graph: A recorded model.
+        prune: Whether layers with slots may lose some; otherwise only what matters
+            in training alone goes.
+
     Attributes:
         slots: Number of slots per tensor, `None` for a tensor without slot axis.
         constant: Bits: which slots have the same value for every example.
         live: Bits: which slots something that reaches an output reads.
+        pairs: Booleans `(outputs, experts)`: which weights of a gate may be other
+            than 0, for weights that mixtures alone read.
         rules: The rule of each call, in the graph's order.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, prune: bool = True) -> None:
         self.graph = graph
         self.slots: dict[Ref, int | None] = {}
         self.constant: dict[Ref, np.ndarray] = {}
         self._value: dict[Ref, np.ndarray | None] = {}
         self.live: dict[Ref, np.ndarray] = {}
         calls_of = Counter(id(call.operation) for call in graph.calls)
+        self.pairs: dict[Ref, np.ndarray] = {}
+        for call in graph.calls:
+            gate, once = call.operation, calls_of[id(call.operation)] == 1
+            if once and isinstance(gate, GateLayer):
+                if _read_by_mixtures_alone(graph, call.results[0]):
+                    self.pairs[call.results[0]] = gate.open_pairs()
         for ref in keras.tree.flatten(graph.inputs):
             self._declare(ref, None)
         self.rules: list[Rule] = []
         for call in graph.calls:
             shared = calls_of[id(call.operation)] > 1
-            rule = rule_for(call, self.slots, shared)
+            rule: Rule = Opaque()
+            if prune or is_training_only(call):
+                rule = rule_for(call, self.slots, self.pairs, shared)
             self.rules.append(rule)
             for index, ref in enumerate(call.results):
                 self._declare(ref, rule.output_slots(call, self.slots, index))
@@ -50,6 +66,12 @@ class Facts:
     def kept(self, ref: Ref) -> list[int]:
         """Slots that the folded model computes: read and not constant."""
         return np.flatnonzero(self.live[ref] & ~self.constant[ref]).tolist()
+
+    def columns(self, ref: Ref) -> list[int]:
+        """Experts that the live rows of a gate's weights have a weight for."""
+        if ref not in self.pairs:
+            return list(range(ref.shape[2] or 0))
+        return np.flatnonzero(self.pairs[ref][self.live[ref]].any(axis=0)).tolist()
 
     def values(self, ref: Ref) -> np.ndarray:
         """Values without the batch: those of constant slots, 0 elsewhere."""
@@ -112,3 +134,26 @@ class Facts:
             for position, read in enumerate(call.inputs):
                 reads = self.reads(call, rule, output, position)
                 self.live[read] |= reads[needed].any(axis=0)
+
+
+def _read_by_mixtures_alone(graph: Graph, ref: Ref) -> bool:
+    readers = [call for call in graph.calls if ref in call.inputs]
+    return ref not in keras.tree.flatten(graph.outputs) and all(
+        isinstance(call.operation, MixtureLayer) and call.inputs[0] != ref
+        for call in readers
+    )
+
+
+def is_training_only(call: Call) -> bool:
+    """Whether a call's inputs matter in training alone."""
+    return getattr(call.operation, "training_only", False)
+
+
+def training_only_inputs(graph: Graph) -> set[Ref]:
+    """Inputs that are read, and only by calls which need them in training alone."""
+    found = set()
+    for ref in keras.tree.flatten(graph.inputs):
+        readers = [call for call in graph.calls if ref in call.inputs]
+        if readers and all(map(is_training_only, readers)):
+            found.add(ref)
+    return found

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from tfmtl.folding.facts import Facts
-from tfmtl.folding.graph import as_functional, record
+from tfmtl.folding.facts import Facts, training_only_inputs
+from tfmtl.folding.graph import as_functional, is_graph, record
 from tfmtl.folding.proof import prove
 from tfmtl.folding.rebuild import rebuild
 from tfmtl.folding.rows import made_up_rows
@@ -21,16 +21,19 @@ def fold(
 
     Connections whose gate serves exactly 0, sub-networks that nobody reads or
     that read nothing, and what only they needed are gone; gates in between are
-    multiplied into their kernel. A sub-network without a live input is a
+    multiplied into their kernel. So do task-expert pairs that a gate closed, and
+    experts that no gate reads any more. A sub-network without a live input is a
     constant: it becomes bias. Works on Functional and Sequential models that hold
     layers with slots, with plain Keras layers between, and looks into nested
     Functional models; what a composite layer holds inside stays as it is.
 
     The result is an ordinary Keras model with the same inputs, those that nobody
-    reads any more included, and the same outputs by the keys of their dict, so
-    that clients need not change (Keras names outputs that are no dict after the
-    layer that gives them, and that layer may be another). It can be saved, trained
-    on, exported and folded again; the model given is left as it is.
+    reads any more included (but not the named ones that matter in training alone,
+    such as a position that only `PositionBias` reads), and the same outputs by the
+    keys of their dict, so that clients need not change (Keras names outputs that
+    are no dict after the layer that gives them, and that layer may be another). It
+    can be saved, trained on, exported and folded again; the model given is left as
+    it is.
 
     Args:
         model: A built Functional or Sequential model.
@@ -63,3 +66,29 @@ def fold(
     folded = rebuild(model, Facts(record(model)))
     prove(model, folded, made_up_rows(model) if inputs is None else inputs, tolerance)
     return folded
+
+
+def without_training_inputs(model: keras.Model) -> keras.Model:
+    """The model as it serves: without named inputs that matter in training alone.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        The model itself where it has no such input, otherwise a copy in which what
+        they fed is a constant.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> x, shown = keras.Input((3,), name="x"), keras.Input((1,), name="shown")
+        >>> logit = keras.layers.Dense(1)(x) + tfmtl.layers.PositionBias(9)(shown)
+        >>> model = keras.Model({"x": x, "shown": shown}, {"click": logit})
+        >>> list(tfmtl.folding.without_training_inputs(model).input)
+        ['x']
+    """
+    if not is_graph(model) or not isinstance(model.input, dict):
+        return model
+    graph = record(model)
+    if not training_only_inputs(graph):
+        return model
+    return rebuild(as_functional(model), Facts(graph, prune=False))

@@ -25,8 +25,8 @@ def prove(
     """
     if tolerance is None:
         tolerance = _tolerance(model)
-    inputs = _tensors(model.input, inputs)
-    expected = _named(model, model(inputs, training=False))
+    given = _tensors(model.input, inputs)
+    expected = _named(model, model(given, training=False))
     for name, value in expected.items():
         if not value.size or np.isnan(value).any():
             raise FoldError(
@@ -35,7 +35,8 @@ def prove(
                 f"output {name!r} of shape {value.shape} with "
                 f"{int(np.isnan(value).sum())} NaN"
             )
-    got = _named(model, folded(inputs, training=False))
+    given = _tensors(folded.input, inputs)
+    got = _named(model, folded(given, training=False))
     worst = {name: _difference(expected[name], got[name]) for name in expected}
     name = max(worst, key=lambda name: np.nan_to_num(worst[name], nan=np.inf))
     if not worst[name] <= tolerance:

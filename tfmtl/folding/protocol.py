@@ -15,7 +15,9 @@ class SlotLayer(Protocol):
 
     A layer whose folded layer also takes a list of single slots says so by
     `reads_apart`; a folded layer that gains from giving one, by `gains_apart`, and
-    gives it once its `apart` is set.
+    gives it once its `apart` is set. A layer whose input matters in training alone
+    says so by `training_only`: it reads nothing, and an input that only such layers
+    read is no input of the folded model.
     """
 
     def slot_reads(self) -> np.ndarray:
@@ -41,3 +43,34 @@ class SlotLayer(Protocol):
             The smaller layer, or `None` where its output would be its input, and
             `outputs` in the order in which it gives them.
         """
+
+
+@runtime_checkable
+class GateLayer(Protocol):
+    """A slot layer that weighs experts: `(batch, outputs, experts)` from a selector."""
+
+    def slot_reads(self) -> np.ndarray:
+        """As of a `SlotLayer`: which slots of the selector each output reads."""
+
+    def open_pairs(self) -> np.ndarray:
+        """Pairs whose weight may be other than 0, booleans `(outputs, experts)`."""
+
+    def fold(
+        self,
+        outputs: np.ndarray,
+        inputs: np.ndarray,
+        constants: np.ndarray,
+        columns: np.ndarray,
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """As of a `SlotLayer`, with weights for the experts of `columns` only."""
+
+
+@runtime_checkable
+class MixtureLayer(Protocol):
+    """A layer without weights that is called on `[experts, weights of a gate]`."""
+
+    def expert_reads(self, open_pairs: np.ndarray) -> np.ndarray:
+        """Which experts each output reads, `(outputs, experts)`."""
+
+    def fold_static(self, weights: np.ndarray) -> keras.layers.Layer:
+        """A layer of the experts alone, where the weights are constants."""

@@ -7,20 +7,23 @@ import keras
 import numpy as np
 
 from tfmtl.folding import stock
-from tfmtl.folding.facts import Facts
+from tfmtl.folding.facts import Facts, training_only_inputs
 from tfmtl.folding.graph import Call, Ref
 from tfmtl.layers import BroadcastConstant, GatherSlots
 
 
 def rebuild(model: keras.Model, facts: Facts) -> keras.Model:
-    """Builds the model of what is kept, with the same inputs and outputs."""
+    """Builds the model of what is kept, with the same inputs and outputs.
+
+    Where the inputs are a dict, those that matter in training alone are left out.
+    """
     builder = _Builder(facts, model)
     for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
         if any(facts.kept(ref) for ref in call.results):
             tensors = rule.rebuild(call, builder)
             builder.tensors.update(zip(call.results, tensors, strict=True))
     outputs = keras.tree.map_structure(builder.read, facts.graph.outputs)
-    return keras.Model(builder.inputs, outputs, name=model.name)
+    return keras.Model(builder.kept_inputs, outputs, name=model.name)
 
 
 class _Builder:
@@ -41,6 +44,14 @@ class _Builder:
                 strict=True,
             )
         )
+        self.kept_inputs = self.inputs
+        if isinstance(self.inputs, dict):
+            dropped = training_only_inputs(facts.graph)
+            self.kept_inputs = {
+                name: tensor
+                for name, tensor in self.inputs.items()
+                if facts.graph.inputs[name] not in dropped
+            } or self.inputs  # a Keras model has an input
         self._read: dict[tuple[Ref, tuple[int, ...] | None], Any] = {}
         self._order: dict[Ref, list[int]] = {}
         self._apart: dict[Ref, dict[int, Any]] = {}
@@ -166,21 +177,28 @@ class _Builder:
         if wanted == held:
             return self.tensors[ref]
         if not set(wanted) & set(held):
-            return self._constant(ref, facts.values(ref)[wanted])
+            return self._constant(ref, self._values(ref)[wanted])
         indices = [held.index(k) if k in held else -1 for k in wanted]
         tensor = self.tensors[ref]
         layer = GatherSlots(indices, name=self._named(ref, "slots"), dtype=tensor.dtype)
         layer.build(tensor.shape)
         if layer.constants is not None:
             filled = [k for k in wanted if k not in held]
-            layer.constants.assign(facts.values(ref)[filled])
+            layer.constants.assign(self._values(ref)[filled])
         return layer(tensor)
+
+    def _values(self, ref: Ref) -> np.ndarray:
+        """Values of constant slots; of a gate's weights for the experts kept."""
+        values = self.facts.values(ref)
+        if ref in self.facts.pairs:
+            values = values[:, self.facts.columns(ref)]
+        return values
 
     def _constant(self, ref: Ref, value: np.ndarray) -> Any:
         layer = BroadcastConstant(
             value.shape, name=self._named(ref, "constant"), dtype=str(value.dtype)
         )
-        carrier = keras.tree.flatten(self.inputs)[0]
+        carrier = keras.tree.flatten(self.kept_inputs)[0]
         layer.autocast = False
         layer.build(carrier.shape)
         layer.value.assign(value)

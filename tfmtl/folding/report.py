@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfmtl.folding.graph import Call, record
-from tfmtl.folding.protocol import SlotLayer
+from tfmtl.folding.protocol import GateLayer, MixtureLayer, SlotLayer
 from tfmtl.sparsity import gates
 
 
@@ -14,8 +14,9 @@ class Structure(NamedTuple):
     """The size of a model.
 
     Attributes:
-        connections: Connections between sub-networks that are computed.
-        sub_networks: Slots that layers with slots compute.
+        connections: Connections between sub-networks that are computed, pairs of a
+            gate and an expert among them.
+        sub_networks: Slots that layers with slots compute, mixtures among them.
         parameters: Values of all weights that inference may read; the gates'
             penalty weights are not among them.
         bytes: Size of these values.
@@ -84,12 +85,7 @@ def structure(model: keras.Model) -> Structure:
             for operation in operations.values()
             if hasattr(operation, "connections")
         ),
-        sub_networks=sum(
-            len(call.operation.slot_reads())
-            for call in calls
-            if isinstance(call.operation, SlotLayer)
-            and hasattr(call.operation, "flops")
-        ),
+        sub_networks=sum(map(_sub_networks, calls)),
         parameters=sum(int(np.prod(weight.shape)) for weight in weights),
         bytes=sum(
             int(np.prod(weight.shape)) * np.dtype(weight.dtype).itemsize
@@ -97,6 +93,15 @@ def structure(model: keras.Model) -> Structure:
         ),
         flops=sum(_flops(call) for call in calls),
     )
+
+
+def _sub_networks(call: Call) -> int:
+    operation: Any = call.operation
+    if isinstance(operation, MixtureLayer):
+        return call.results[0].shape[1] or 0
+    if isinstance(operation, SlotLayer) and hasattr(operation, "flops"):
+        return 0 if isinstance(operation, GateLayer) else len(operation.slot_reads())
+    return 0
 
 
 def _flops(call: Call) -> int:

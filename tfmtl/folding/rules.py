@@ -9,9 +9,10 @@ import numpy as np
 
 from tfmtl.folding import stock
 from tfmtl.folding.graph import Call, Ref
-from tfmtl.folding.protocol import SlotLayer
+from tfmtl.folding.protocol import GateLayer, MixtureLayer, SlotLayer
 
 Slots = Mapping[Ref, int | None]
+Pairs = Mapping[Ref, np.ndarray]
 
 
 class Rule(ABC):
@@ -79,8 +80,7 @@ class OfSlotLayer(Rule):
         outputs = np.array(builder.kept_slots(call.results))
         wanted = self._reads[outputs].any(axis=0)
         inputs, given = builder.given(call.inputs, wanted, self.reads_apart)
-        constants = builder.constants(call.inputs)
-        layer, order = self._layer.fold(outputs, np.array(inputs), constants)
+        layer, order = self._fold(call, builder, outputs, np.array(inputs))
         order = order.tolist()
         if len(call.results) > 1:
             apart = dict(zip(order, builder.add(layer, given), strict=True))
@@ -95,6 +95,55 @@ class OfSlotLayer(Rule):
             builder.set_apart(result, apart)
             return [None]
         return keras.tree.flatten(builder.add(layer, given))
+
+    def _fold(
+        self, call: Call, builder: Any, outputs: np.ndarray, inputs: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        return self._layer.fold(outputs, inputs, builder.constants(call.inputs))
+
+
+class OfGate(OfSlotLayer):
+    """A gate, whose weights are a matrix: outputs are slots, experts columns."""
+
+    def __init__(self, layer: GateLayer) -> None:
+        slots: Any = layer
+        super().__init__(slots)
+        self._gate = layer
+
+    def _fold(
+        self, call: Call, builder: Any, outputs: np.ndarray, inputs: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        columns = np.array(builder.facts.columns(call.results[0]))
+        constants = builder.constants(call.inputs)
+        return self._gate.fold(outputs, inputs, constants, columns)
+
+
+class OfMixture(Rule):
+    """A mixture reads the experts that its gate's open pairs name."""
+
+    def __init__(self, layer: MixtureLayer, open_pairs: np.ndarray) -> None:
+        self._layer = layer
+        self._reads = layer.expert_reads(open_pairs)
+
+    def output_slots(self, call: Call, slots: Slots, output: int) -> int | None:
+        return len(self._reads)
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        slotted = slots[call.inputs[position]] is not None
+        reads = self._reads if position == 0 else np.eye(len(self._reads), dtype=bool)
+        return reads if slotted else np.any(reads, axis=1)[:, None]
+
+    def rebuild(self, call: Call, builder: Any) -> list[Any]:
+        [result] = call.results
+        experts, weights = call.inputs
+        kept = builder.facts.kept(result)
+        columns = builder.facts.columns(weights)
+        given = builder.read(experts, columns)
+        constant = builder.facts.constant[weights]
+        if np.all(constant[kept] if len(constant) > 1 else constant):
+            z = builder.facts.values(weights)[np.ix_(kept, columns)]
+            return [builder.add(self._layer.fold_static(z), given)]
+        return builder.call(call, [given, builder.read(weights, kept)])
 
 
 class SlotWise(Rule):
@@ -189,18 +238,27 @@ class Join(Rule):
         return builder.call_operation(call.operation, (parts,), {})
 
 
-def rule_for(call: Call, slots: Slots, shared: bool) -> Rule:
+def rule_for(call: Call, slots: Slots, pairs: Pairs, shared: bool) -> Rule:
     """The rule of a call.
 
     Args:
         call: The call.
         slots: Number of slots of the tensors it reads.
+        pairs: Open pairs of the weights that mixtures alone read.
         shared: Whether its operation is called elsewhere too. A layer with
             slots then stays whole: its calls must keep one set of weights.
     """
-    operation = call.operation
+    operation: Any = call.operation
+    if isinstance(operation, MixtureLayer):
+        weights = call.inputs[1]
+        every = np.ones([size or 1 for size in weights.shape[1:]], bool)
+        return OfMixture(operation, pairs.get(weights, every))
+    if isinstance(operation, SlotLayer) and shared:
+        return Opaque()
+    if isinstance(operation, GateLayer):
+        return OfGate(operation)
     if isinstance(operation, SlotLayer):
-        return Opaque() if shared else OfSlotLayer(operation)
+        return OfSlotLayer(operation)
     if stock.is_join(operation):
         sizes = [_join_size(call, ref) for ref in call.inputs]
         if all(sizes) and _only_tensors(call):

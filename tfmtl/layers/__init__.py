@@ -4,10 +4,13 @@ from tfmtl.layers.bucketize import Bucketize
 from tfmtl.layers.experts import Experts
 from tfmtl.layers.field_embedding import FieldEmbedding
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
-from tfmtl.layers.pruned_average import PrunedAverage
+from tfmtl.layers.mixture import Mixture
+from tfmtl.layers.position_bias import PositionBias
 from tfmtl.layers.pruned_transformation import PrunedTransformation
 from tfmtl.layers.slots import BroadcastConstant, GatherSlots
+from tfmtl.layers.softmax_gate import SoftmaxGate
 from tfmtl.layers.standardize import Standardize
+from tfmtl.layers.static_mixture import StaticMixture
 from tfmtl.layers.sub_network_routing import SubNetworkRouting
 from tfmtl.layers.tower import Tower
 
@@ -18,9 +21,12 @@ __all__ = [
     "FieldEmbedding",
     "GatherSlots",
     "HardConcreteGate",
-    "PrunedAverage",
+    "Mixture",
+    "PositionBias",
     "PrunedTransformation",
+    "SoftmaxGate",
     "Standardize",
+    "StaticMixture",
     "SubNetworkRouting",
     "Tower",
 ]

@@ -1,6 +1,9 @@
 """Checks of layer arguments, with errors that say what was expected and came."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 
 def positive_int(name: str, value: Any) -> int:
@@ -12,6 +15,21 @@ def positive_int(name: str, value: Any) -> int:
     return value
 
 
+def widths(name: str, value: Any) -> tuple[int, ...]:
+    """Returns one width or several as a tuple of positive integers."""
+    several = value if isinstance(value, Sequence) else (value,)
+    return tuple(positive_int(name, width) for width in several)
+
+
+def share(name: str, value: float) -> float:
+    """Returns `value` where it is in [0, 1), else raises `ValueError`."""
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` should be at least 0 and less than 1. Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def known_slots(layer: str, shape: tuple[Any, ...]) -> tuple[int, int]:
     """The number of slots and their width of a `(batch, slots, width)` shape."""
     if len(shape) != 3 or shape[1] is None or shape[2] is None:
@@ -20,3 +38,31 @@ def known_slots(layer: str, shape: tuple[Any, ...]) -> tuple[int, int]:
             f"with known slots and width. Received: shape={tuple(shape)}"
         )
     return shape[1], shape[2]
+
+
+def known_selector(layer: str, num_outputs: int, shape: tuple[Any, ...]) -> None:
+    """Raises unless a gate's selector is `(batch, d)` or `(batch, outputs, d)`."""
+    known = len(shape) in (2, 3) and shape[-1] is not None
+    if not known or len(shape) == 3 and shape[1] != num_outputs:
+        raise ValueError(
+            f"{layer} should be called on a selector of shape (batch, d), or of shape "
+            f"(batch, {num_outputs}, d) with one for each output. "
+            f"Received: shape={tuple(shape)}"
+        )
+
+
+def pairs(reads: Any, num_outputs: int, num_inputs: int) -> np.ndarray:
+    """Which inputs each output reads, as booleans; all where `reads` is `None`.
+
+    Raises:
+        ValueError: If the shape does not fit, or an output reads nothing.
+    """
+    if reads is None:
+        return np.ones((num_outputs, num_inputs), bool)
+    matrix = np.asarray(reads, bool)
+    if matrix.shape != (num_outputs, num_inputs) or not matrix.any(axis=1).all():
+        raise ValueError(
+            f"`reads` should be booleans of shape {(num_outputs, num_inputs)}, with a "
+            f"true one in every row. Received: reads={reads!r}"
+        )
+    return matrix

@@ -1,12 +1,15 @@
-"""A level of parallel experts as one tensor and one kernel."""
+"""A level of parallel experts as one tensor and one kernel per hidden layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from tfmtl.layers.checks import known_slots, positive_int
+from tfmtl.layers.checks import known_slots, positive_int, share, widths
 from tfmtl.layers.initializers import stacked
+from tfmtl.layers.normalization import check_normalization, normalization
 from tfmtl.ops import experts
 
 Tensor = Any
@@ -14,26 +17,31 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Experts(keras.layers.Layer):
-    """Parallel dense sub-networks ("experts") of equal width.
+    """Parallel MLPs ("experts", sub-networks) of equal widths.
 
     ```
-    y_e = activation(x K_e + b_e)      input (batch, d): all experts read x
-    y_e = activation(x_e K_e + b_e)    input (batch, experts, d): one input each
-    output (batch, experts, units)
+    f_e(x) = h_L,  h_l = dropout(activation(normalization(h_{l-1} K_le + b_le)))
+    h_0 = x              input (batch, d): all experts read x
+    h_0 = x_{slots[e]}   input (batch, slots, d): each expert reads one slot
+    output (batch, experts, units[-1])
     ```
 
-    The experts of a level are one kernel `(experts, d, units)`; each entry is
-    initialised on its own, so that no two experts start alike. Deeper experts
-    are several of these layers in a row.
+    The experts of a level share one kernel `(experts, d, units)` per hidden layer;
+    each entry is initialised on its own, so that no two experts start alike.
 
     Args:
         num_experts: Number of experts.
-        units: Width of each expert's output.
+        units: Widths of the hidden layers, the last of which is the output; one
+            number for a single layer.
         activation: Keras activation. Defaults to `"relu"`.
-        use_bias: Whether each expert has a bias. Defaults to `True`.
         kernel_initializer: Initializer of one expert's `(d, units)` kernel.
             Defaults to `"glorot_uniform"`.
-        kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
+        kernel_regularizer: Regulariser of the kernels. Defaults to `None`.
+        dropout: Share of values dropped in training, after each hidden layer.
+            Defaults to 0.
+        normalization: `"batch"` or `"layer"`: each expert's hidden layers have
+            their own. Defaults to `None`.
+        slots: The input slot that each expert reads. Defaults to one slot each.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
@@ -42,87 +50,140 @@ class Experts(keras.layers.Layer):
     Example:
         >>> import keras, tfmtl
         >>> x = keras.ops.ones((5, 3))
-        >>> tuple(tfmtl.layers.Experts(2, 4)(x).shape)
+        >>> tuple(tfmtl.layers.Experts(2, (8, 4))(x).shape)
         (5, 2, 4)
 
     Source: Ma et al., KDD 2018 (MMoE), the experts f_i of eq. 6; the unrouted
-    first level of Ma et al., AAAI 2019 (SNR).
+    first level of Ma et al., AAAI 2019 (SNR); the experts of a module that read
+    its input, Tang et al., RecSys 2020 (PLE).
     """
 
     def __init__(
         self,
         num_experts: int,
-        units: int,
+        units: int | Sequence[int],
         activation: Any = "relu",
-        use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         kernel_regularizer: Any = None,
+        dropout: float = 0.0,
+        normalization: str | None = None,
+        slots: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_experts = positive_int("num_experts", num_experts)
-        self.units = positive_int("units", units)
+        self.units = widths("units", units)
+        if not self.units:
+            raise ValueError(
+                f"`units` should be one or more widths. Received: units={units!r}"
+            )
         self.activation = keras.activations.get(activation)
-        self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.dropout = share("dropout", dropout)
+        self.normalization = check_normalization(normalization)
+        self.slots = None if slots is None else [int(slot) for slot in slots]
+        if self.slots is not None and len(self.slots) != self.num_experts:
+            raise ValueError(
+                f"`slots` should be one input slot for each of {self.num_experts} "
+                f"experts. Received: slots={slots!r}"
+            )
+        self._drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
-        """Creates the stacked kernel and bias."""
-        self._input_rank = len(input_shape)
-        if self._input_rank != 2:
-            slots, _ = known_slots("Experts", input_shape)
-            if slots != self.num_experts:
-                raise ValueError(
-                    "A stacked input of Experts should have one slot per expert, "
-                    f"{self.num_experts}. Received: shape={tuple(input_shape)}"
+        """Creates a stacked kernel and bias for each hidden layer."""
+        self._read = self._slots_read(input_shape)
+        width = input_shape[-1]
+        self.kernels, self.biases = [], []
+        self.normalizations: list[keras.layers.Layer] = []  # per hidden layer, expert
+        for k, units in enumerate(self.units, 1):
+            self.kernels.append(
+                self.add_weight(
+                    name=f"kernel_{k}",
+                    shape=(self.num_experts, width, units),
+                    initializer=stacked(self.kernel_initializer),
+                    regularizer=self.kernel_regularizer,
                 )
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.num_experts, input_shape[-1], self.units),
-            initializer=stacked(self.kernel_initializer),
-            regularizer=self.kernel_regularizer,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(self.num_experts, self.units), initializer="zeros"
             )
+            self.biases.append(
+                self.add_weight(
+                    name=f"bias_{k}",
+                    shape=(self.num_experts, units),
+                    initializer="zeros",
+                )
+            )
+            if self.normalization is not None:
+                for e in range(self.num_experts):
+                    layer = normalization(
+                        self.normalization,
+                        dtype=self.dtype_policy,
+                        name=f"normalization_{k}_{e}",
+                    )
+                    layer.build((None, units))
+                    self.normalizations.append(layer)
+            width = units
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
-        """Returns the experts' outputs, `(batch, experts, units)`."""
-        outputs = experts(inputs, self.kernel)
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        return self.activation(outputs)
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns the experts' outputs, `(batch, experts, units[-1])`."""
+        one_product = self._read is None and len(self.units) == 1
+        if one_product and self.normalization is None:
+            outputs = experts(inputs, self.kernels[0]) + self.biases[0]
+            return self._drop(self.activation(outputs))
+        streams = [inputs] * self.num_experts
+        if self._read is not None:
+            given = ops.unstack(inputs, axis=1)
+            streams = [given[slot] for slot in self._read]
+        # one product for each expert: faster than a batched one on a CPU
+        for k, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            parts = zip(streams, ops.unstack(kernel), ops.unstack(bias), strict=True)
+            streams = [ops.matmul(x, own) + b for x, own, b in parts]
+            if self.normalization is not None:
+                first = k * self.num_experts
+                layers = self.normalizations[first : first + self.num_experts]
+                streams = [layer(x) for x, layer in zip(streams, layers, strict=True)]
+            streams = [self._drop(self.activation(x)) for x in streams]
+        return ops.stack(streams, axis=1)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
-        """`(batch, experts, units)`."""
-        return (input_shape[0], self.num_experts, self.units)
+        """`(batch, experts, units[-1])`."""
+        return (input_shape[0], self.num_experts, self.units[-1])
 
     def slot_reads(self) -> np.ndarray:
         """Which input slots each expert reads, `(experts, input slots)`."""
-        if self._input_rank == 2:
+        if self._read is None:
             return np.ones((self.num_experts, 1), bool)
-        return np.eye(self.num_experts, dtype=bool)
+        return np.equal.outer(self._read, np.arange(self._input_slots))
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same layer with the experts of `outputs` only."""
-        if self._input_rank != 2:
-            outputs = inputs  # one input each, in the order in which they come
-        config = {**self.get_config(), "num_experts": len(outputs)}
-        smaller = type(self).from_config(config)
-        d, units = self.kernel.shape[1:]
-        smaller.build((None, d) if self._input_rank == 2 else (None, len(outputs), d))
-        smaller.set_weights([w[outputs] for w in self.get_weights()])
+        slots: list[int] | None = None
+        shape: tuple[Any, ...] = (None, self.kernels[0].shape[1])
+        if self._read is not None:
+            position = {int(slot): k for k, slot in enumerate(inputs)}
+            slots = [position[self._read[e]] for e in outputs]
+            shape = (None, len(inputs), shape[1])
+        smaller = type(self).from_config(
+            {**self.get_config(), "num_experts": len(outputs), "slots": slots}
+        )
+        smaller.build(shape)
+        for old, new in zip(
+            [*self.kernels, *self.biases],
+            [*smaller.kernels, *smaller.biases],
+            strict=True,
+        ):
+            new.assign(ops.convert_to_numpy(old)[outputs])
+        for k, layer in enumerate(smaller.normalizations):
+            level, e = divmod(k, len(outputs))
+            old = self.normalizations[level * self.num_experts + outputs[e]]
+            layer.set_weights(old.get_weights())
         return smaller, outputs
 
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""
-        return 2 * int(np.prod(self.kernel.shape))
+        return sum(2 * int(np.prod(kernel.shape)) for kernel in self.kernels)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -131,7 +192,28 @@ class Experts(keras.layers.Layer):
             "num_experts": self.num_experts,
             "units": self.units,
             "activation": keras.activations.serialize(self.activation),
-            "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "dropout": self.dropout,
+            "normalization": self.normalization,
+            "slots": self.slots,
         }
+
+    def _slots_read(self, input_shape: Any) -> list[int] | None:
+        if len(input_shape) == 2 and self.slots is None:
+            return None
+        self._input_slots, _ = known_slots("Experts", input_shape)
+        if self.slots is None:
+            if self._input_slots != self.num_experts:
+                raise ValueError(
+                    "An input of Experts with slots should have one for each expert, "
+                    f"{self.num_experts}, unless `slots` says which expert reads "
+                    f"which. Received: shape={tuple(input_shape)}"
+                )
+            return list(range(self.num_experts))
+        if not all(0 <= slot < self._input_slots for slot in self.slots):
+            raise ValueError(
+                f"`slots` should be slots of the input, 0 to {self._input_slots - 1}. "
+                f"Received: slots={self.slots}, shape={tuple(input_shape)}"
+            )
+        return self.slots

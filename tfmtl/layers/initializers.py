@@ -1,7 +1,7 @@
-"""Initialisation of stacked kernels: each sub-network draws its own weights."""
+"""Initialisation of joined kernels: each sub-network draws its own weights."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -22,17 +22,38 @@ def stacked(initializer: Any) -> Callable[..., Tensor]:
         initializer: A Keras initializer, its name, or a function of
             `(shape, dtype)`.
     """
-    initializer = keras.initializers.get(initializer)
 
     def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         return ops.stack(
-            [_copy(initializer, k)(shape[1:], dtype=dtype) for k in range(shape[0])]
+            [own(initializer, k)(shape[1:], dtype=dtype) for k in range(shape[0])]
         )
 
     return initialize
 
 
-def _copy(initializer: Any, k: int) -> Any:
+def side_by_side(initializer: Any, units: Sequence[int]) -> Callable[..., Tensor]:
+    """An initializer of `(d, sum of units)` that draws each `(d, units)` on its own.
+
+    Args:
+        initializer: As for `stacked`.
+        units: Width of each block.
+    """
+
+    def initialize(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        return ops.concatenate(
+            [
+                own(initializer, k)((shape[0], width), dtype=dtype)
+                for k, width in enumerate(units)
+            ],
+            axis=1,
+        )
+
+    return initialize
+
+
+def own(initializer: Any, k: int) -> Any:
+    """The copy of an initializer for the k-th of several kernels."""
+    initializer = keras.initializers.get(initializer)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()

@@ -10,8 +10,8 @@ from keras import ops
 from tfmtl.layers.checks import known_slots, positive_int
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.layers.initializers import stacked
-from tfmtl.layers.pruned_average import PrunedAverage
 from tfmtl.layers.pruned_transformation import PrunedTransformation
+from tfmtl.layers.static_mixture import StaticMixture
 from tfmtl.ops import route_average, route_transformation
 
 Tensor = Any
@@ -46,6 +46,7 @@ class SubNetworkRouting(keras.layers.Layer):
             equation.
         kernel_initializer: Initializer of one upper sub-network's `(j d, h)`
             kernel. Defaults to `"glorot_uniform"`.
+        kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
         gate: Arguments of the `HardConcreteGate`, for example
             `{"l0": 1e-3, "beta": 0.5}`. Defaults to none.
         **kwargs: `name`, `dtype`, `trainable`.
@@ -71,6 +72,7 @@ class SubNetworkRouting(keras.layers.Layer):
         activation: Any = None,
         use_bias: bool = False,
         kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
         gate: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -92,6 +94,7 @@ class SubNetworkRouting(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.gate_arguments = dict(gate or {})
 
     def build(self, input_shape: Any) -> None:
@@ -112,6 +115,7 @@ class SubNetworkRouting(keras.layers.Layer):
                 name="kernel",
                 shape=(slots, width, self.num_outputs, units),
                 initializer=self._initial_kernel,
+                regularizer=self.kernel_regularizer,
             )
         self.bias = None
         if self.use_bias:
@@ -144,15 +148,17 @@ class SubNetworkRouting(keras.layers.Layer):
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing without gates, between the slots given only."""
         z = self._served_gates()
+        bias = None if self.bias is None else ops.convert_to_numpy(self.bias)
         weights = {
             "name": self.name,
             "dtype": self.dtype_policy,
             "activation": self.activation,
-            "bias": None if self.bias is None else ops.convert_to_numpy(self.bias),
+            "bias": bias,
             "trainable": self.trainable,
         }
         if self.kernel is None:
-            return PrunedAverage.of(z, outputs, inputs, constants, **weights)
+            ungated = StaticMixture.of(z, self.width, **weights)
+            return ungated.fold(outputs, inputs, constants)
         kernel = ops.convert_to_numpy(self.kernel) * z.T[:, None, :, None]
         return PrunedTransformation.of(kernel, outputs, inputs, constants, **weights)
 
@@ -189,6 +195,7 @@ class SubNetworkRouting(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "gate": self.gate_arguments,
         }
 

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfmtl.layers.checks import positive_int
+from tfmtl.layers.checks import positive_int, share, widths
+from tfmtl.layers.initializers import own
+from tfmtl.layers.normalization import check_normalization, normalization
 
 Tensor = Any
 
@@ -16,7 +18,8 @@ class Tower(keras.layers.Layer):
     """A small MLP with the task's head at its end.
 
     ```
-    h_0 = x,  h_l = activation(h_{l-1} W_l + b_l),  y = head(h_L W + b)
+    h_0 = x,  h_l = dropout(activation(normalization(h_{l-1} W_l + b_l)))
+    y = head(h_L W + b)
     input (batch, d), output (batch, output_units)
     ```
 
@@ -29,10 +32,17 @@ class Tower(keras.layers.Layer):
         activation: Activation of the hidden layers. Defaults to `"relu"`.
         head_activation: Activation of the head, for example `"sigmoid"`.
             Defaults to `None`, linear.
+        kernel_initializer: Initializer of the kernels, each of which draws its
+            own. Defaults to `"glorot_uniform"`.
+        kernel_regularizer: Regulariser of the kernels. Defaults to `None`.
+        dropout: Share of values dropped in training, after each hidden layer.
+            Defaults to 0.
+        normalization: `"batch"` or `"layer"`, in each hidden layer. Defaults to
+            `None`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If a width is not a positive integer.
+        ValueError: If an argument does not fit.
 
     Example:
         >>> import keras, tfmtl
@@ -50,21 +60,32 @@ class Tower(keras.layers.Layer):
         output_units: int = 1,
         activation: Any = "relu",
         head_activation: Any = None,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        dropout: float = 0.0,
+        normalization: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = tuple(positive_int("units", n) for n in units)
+        self.units = widths("units", units)
         self.output_units = positive_int("output_units", output_units)
         self.activation = keras.activations.get(activation)
         self.head_activation = keras.activations.get(head_activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.dropout = share("dropout", dropout)
+        self.normalization = check_normalization(normalization)
         self.hidden = [
-            keras.layers.Dense(
-                n, self.activation, dtype=self.dtype_policy, name=f"hidden_{k}"
-            )
-            for k, n in enumerate(self.units, 1)
+            layer
+            for k, units in enumerate(self.units, 1)
+            for layer in self._hidden_layer(k, units)
         ]
-        self.head = keras.layers.Dense(
-            self.output_units, self.head_activation, dtype="float32", name="head"
+        self.head = self._dense(
+            self.output_units,
+            self.head_activation,
+            len(self.units),
+            dtype="float32",
+            name="head",
         )
 
     def build(self, input_shape: Any) -> None:
@@ -74,20 +95,22 @@ class Tower(keras.layers.Layer):
             input_shape = layer.compute_output_shape(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the task's output, `(batch, output_units)`, float32."""
         for layer in [*self.hidden, self.head]:
             inputs = layer(inputs)
         return inputs
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, inputs: Tensor, training: bool | None = None
+    ) -> keras.KerasTensor:
         """`(batch, output_units)`, float32."""
         return keras.KerasTensor((*inputs.shape[:-1], self.output_units), "float32")
 
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""
-        dense = [*self.hidden, self.head]
-        return sum(2 * int(np.prod(layer.kernel.shape)) for layer in dense)
+        dense = [x for x in self.hidden if isinstance(x, keras.layers.Dense)]
+        return sum(2 * int(np.prod(x.kernel.shape)) for x in [*dense, self.head])
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -97,4 +120,39 @@ class Tower(keras.layers.Layer):
             "output_units": self.output_units,
             "activation": keras.activations.serialize(self.activation),
             "head_activation": keras.activations.serialize(self.head_activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "dropout": self.dropout,
+            "normalization": self.normalization,
         }
+
+    def _hidden_layer(self, k: int, units: int) -> list[keras.layers.Layer]:
+        policy = {"dtype": self.dtype_policy}
+        if self.normalization is None:
+            activation = self.activation
+            layers = [
+                self._dense(units, activation, k - 1, name=f"hidden_{k}", **policy)
+            ]
+        else:
+            layers = [
+                self._dense(units, None, k - 1, name=f"hidden_{k}", **policy),
+                normalization(self.normalization, name=f"normalization_{k}", **policy),
+                keras.layers.Activation(
+                    self.activation, name=f"activation_{k}", **policy
+                ),
+            ]
+        if self.dropout:
+            drop = keras.layers.Dropout(self.dropout, name=f"dropout_{k}", **policy)
+            layers.append(drop)
+        return layers
+
+    def _dense(
+        self, units: int, activation: Any, k: int, **kwargs: Any
+    ) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            activation,
+            kernel_initializer=own(self.kernel_initializer, k),
+            kernel_regularizer=self.kernel_regularizer,
+            **kwargs,
+        )

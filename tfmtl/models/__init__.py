@@ -1,5 +1,20 @@
 """Recipes: feature and task specifications in, a Functional model out."""
 
+from tfmtl.models.bottoms import cross_stitch, shared_bottom, single_task
+from tfmtl.models.mmoe import mmoe, omoe
+from tfmtl.models.ple import adatt, cgc, extraction, fusion, ple
 from tfmtl.models.snr import snr
 
-__all__ = ["snr"]
+__all__ = [
+    "adatt",
+    "cgc",
+    "cross_stitch",
+    "extraction",
+    "fusion",
+    "mmoe",
+    "omoe",
+    "ple",
+    "shared_bottom",
+    "single_task",
+    "snr",
+]

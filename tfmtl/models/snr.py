@@ -1,24 +1,33 @@
 """Sub-network routing as a recipe."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 
 from tfmtl.features import encode
 from tfmtl.features.specs import Feature
-from tfmtl.layers import Experts, SubNetworkRouting, Tower
+from tfmtl.layers import SubNetworkRouting
+from tfmtl.models.parts import (
+    Arguments,
+    ExpertList,
+    Tensor,
+    assemble,
+    count,
+    parallel_experts,
+    seeded,
+)
 from tfmtl.tasks.tasks import Task, check_tasks
 
 
 def snr(
     features: Sequence[Feature],
     tasks: Sequence[Task],
-    levels: Sequence[tuple[int, int]] = ((6, 48), (6, 32)),
+    levels: Sequence[tuple[ExpertList, int]] = ((6, 48), (6, 32)),
     kind: str = "transformation",
-    tower_units: Sequence[int] = (16,),
     dropout: float = 0.0,
-    gate: Mapping[str, Any] | None = None,
+    gate: Arguments | None = None,
+    expert: Arguments | None = None,
+    tower: Arguments | None = None,
     name: str = "snr",
 ) -> keras.Model:
     """A ranker whose sharing between tasks is learned: SNR-Trans or SNR-Aver.
@@ -36,12 +45,16 @@ def snr(
     Args:
         features: Adapted features; see `tfmtl.features.adapt`.
         tasks: Tasks; they name the outputs.
-        levels: `(number of sub-networks, width)` per level, from the input on.
-            The average keeps the width, so that there all widths are equal.
+        levels: `(number of sub-networks, width)` per level, from the input on; the
+            average keeps the width, so that there all widths are equal. In place of
+            the number, a list of unlike Keras layers: a copy of each is a
+            sub-network, on x in the first level, and on what routing passes to it,
+            of that width, in the others.
         kind: `"transformation"` (SNR-Trans) or `"average"` (SNR-Aver).
-        tower_units: Hidden widths of each task's tower.
         dropout: Share of values dropped after each level, in training.
         gate: Arguments of the gates, for example `{"l0": 1e-3}`.
+        expert: Further arguments of the first level's `Experts`.
+        tower: Arguments of each task's `Tower`.
         name: Name of the model.
 
     Returns:
@@ -66,42 +79,30 @@ def snr(
     check_tasks(tasks)
     _check_levels(levels, kind)
     inputs, x = encode(features)
-    _check_names(inputs, tasks, levels)
-    for level, (count, units) in enumerate(levels, 1):
+    for level, (experts, units) in enumerate(levels, 1):
+        own_name, own_gate = f"level_{level}", seeded(gate, level)
         if level == 1:
-            x = Experts(count, units, name="level_1")(x)
+            x = parallel_experts(x, experts, units, None, expert, own_name)
+        elif isinstance(experts, int):
+            x = _routing(experts, units, kind, own_gate, own_name)(x)
         else:
-            x = _routing(count, units, kind, _seeded(gate, level), f"level_{level}")(x)
+            x = _routing(count(experts), units, kind, own_gate, own_name)(x)
+            slots = range(count(experts))
+            x = parallel_experts(x, experts, units, slots, None, f"{own_name}_expert")
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"level_{level}_dropout")(x)
-    gate = _seeded(gate, len(levels) + 1)
-    x = _routing(len(tasks), levels[-1][1], kind, gate, "task_routing")(x)
-    streams = keras.ops.unstack(x, len(tasks), axis=1)
-    outputs = {
-        task.name: Tower(
-            tower_units,
-            task.output_units,
-            head_activation=task.head_activation,
-            name=f"{task.name}_tower",
-        )(stream)
-        for task, stream in zip(tasks, streams, strict=True)
-    }
-    return keras.Model(inputs, outputs, name=name)
-
-
-def _seeded(gate: Mapping[str, Any] | None, level: int) -> dict[str, Any]:
-    """The gate's arguments with a seed of the level's own, if one is given."""
-    gate = dict(gate or {})
-    if gate.get("seed") is not None:
-        gate["seed"] += level
-    return gate
+    width = x.shape[-1]
+    gate = seeded(gate, len(levels) + 1)
+    x = _routing(len(tasks), width, kind, gate, "task_routing")(x)
+    streams: list[Tensor] = keras.ops.unstack(x, len(tasks), axis=1)
+    return assemble(inputs, streams, tasks, tower, name)
 
 
 def _routing(
-    count: int, units: int, kind: str, gate: Mapping[str, Any] | None, name: str
+    outputs: int, units: int, kind: str, gate: Arguments, name: str
 ) -> SubNetworkRouting:
     return SubNetworkRouting(
-        count,
+        outputs,
         units if kind == "transformation" else None,
         kind,
         activation="relu",
@@ -111,20 +112,7 @@ def _routing(
     )
 
 
-def _check_names(
-    inputs: Mapping[str, Any], tasks: Sequence[Task], levels: Sequence[Any]
-) -> None:
-    layers = {f"level_{level}" for level in range(1, len(levels) + 1)}
-    layers |= {f"{task.name}_tower" for task in tasks} | {"task_routing"}
-    taken = sorted(layers & set(inputs))
-    if taken:
-        raise ValueError(
-            "Columns should not be named like layers of the model. "
-            f"Received: columns={taken}"
-        )
-
-
-def _check_levels(levels: Sequence[tuple[int, int]], kind: str) -> None:
+def _check_levels(levels: Sequence[tuple[ExpertList, int]], kind: str) -> None:
     pairs = [tuple(level) for level in levels]
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(

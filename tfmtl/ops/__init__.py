@@ -8,15 +8,20 @@ from tfmtl.ops.hard_concrete import (
     hard_concrete_sample,
     open_probability,
 )
+from tfmtl.ops.mixture import gate_weights, mixture
+from tfmtl.ops.pairs import spread_pairs
 from tfmtl.ops.routing import route_average, route_transformation
 
 __all__ = [
     "closed_below",
     "experts",
     "fully_open_probability",
+    "gate_weights",
     "hard_concrete",
     "hard_concrete_sample",
+    "mixture",
     "open_probability",
     "route_average",
     "route_transformation",
+    "spread_pairs",
 ]

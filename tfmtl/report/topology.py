@@ -8,7 +8,7 @@ import numpy as np
 
 from tfmtl.folding.facts import Facts
 from tfmtl.folding.graph import Call, Ref, record
-from tfmtl.folding.rules import OfSlotLayer, Rule
+from tfmtl.folding.rules import OfGate, OfMixture, OfSlotLayer, Rule
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ class _Reader:
         }
 
     def read(self, call: Call, rule: Rule) -> None:
-        sub_networks = isinstance(rule, OfSlotLayer) and hasattr(
-            call.operation, "flops"
+        slotted = isinstance(rule, OfSlotLayer) and not isinstance(rule, OfGate)
+        sub_networks = isinstance(rule, OfMixture) or (
+            slotted and hasattr(call.operation, "flops")
         )
         for output, ref in enumerate(call.results):
             found: list[set[Node]] = [set() for _ in self._facts.constant[ref]]
@@ -129,14 +130,16 @@ class _Reader:
                         found[k] |= self.sources[read][j]
             self.sources[ref] = found
         if sub_networks:
-            self._add_level(call)
+            # what a gate reads decides on weights, it is not passed on
+            inputs = call.inputs[:1] if isinstance(rule, OfMixture) else call.inputs
+            self._add_level(call, inputs)
 
     def connect(self, node: Node, sources: list[Node]) -> None:
         self.edges.extend(Edge(source, node, 1.0) for source in sources)
 
-    def _add_level(self, call: Call) -> None:
+    def _add_level(self, call: Call, inputs: list[Ref]) -> None:
         operation: Any = call.operation
-        refs, inputs = call.results, call.inputs
+        refs = call.results
         read = [sources for ref in inputs for sources in self.sources[ref]]
         reached = [sources for ref in refs for sources in self.sources[ref]]
         constant = np.concatenate([self._facts.constant[ref] for ref in refs])

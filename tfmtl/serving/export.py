@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.folding import without_training_inputs
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.serving.publish import choose_version, publish, staging
 from tfmtl.serving.rows import coerce
@@ -57,10 +58,10 @@ def export(
 ) -> Export:
     """Exports a model to `<base>/<version>`, checked in TensorFlow's C++ session.
 
-    The one signature, `serving_default`, takes the model's inputs and gives float32
-    outputs named by task. The version appears in one step, after a static scan and
-    after the C++ session has answered the golden rows as the Keras model does; on
-    failure nothing is left behind.
+    The one signature, `serving_default`, takes the model's inputs, without those that
+    matter in training alone, and gives float32 outputs named by task. The version
+    appears in one step, after a static scan and after the C++ session has answered
+    the golden rows as the Keras model does; on failure nothing is left behind.
 
     Args:
         model: A built Functional model whose inputs and outputs are dicts.
@@ -83,9 +84,14 @@ def export(
     """
     _check_model(model)
     choose_version(base, version)
+    model, columns = without_training_inputs(model), model.input
     weights = read_weights(model)
     function, module = serving_function(model)
-    rows = made_up_rows(model, GOLDEN_ROWS) if golden is None else golden
+    if golden is None:
+        rows = made_up_rows(model, GOLDEN_ROWS)
+    else:
+        left_out = set(columns) - set(model.input)
+        rows = {name: golden[name] for name in golden if name not in left_out}
     with staging(base) as folder:
         _save(module, function, folder)
         facts = scan(folder, weights=weights.values())

@@ -9,12 +9,35 @@ import keras
 
 
 @dataclass(frozen=True)
+class Position:
+    """The column that says at which position an item was shown.
+
+    Attributes:
+        column: Name of the column: integers from 0 on, any other is missing.
+        num_positions: Number of positions.
+        dropout: Share of examples whose position is taken as missing in training.
+
+    Example:
+        >>> import tfmtl
+        >>> shown_at = tfmtl.tasks.Position("shown_at", num_positions=20)
+        >>> tfmtl.tasks.Binary("click", position=shown_at).position.dropout
+        0.1
+    """
+
+    column: str
+    num_positions: int
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
 class Binary:
     """A yes/no task: sigmoid head, cross-entropy, AUC.
 
     Attributes:
         name: Name of the label and of the model's output.
         weight: Weight of the task's loss in the sum.
+        position: Where the item was shown; its effect is learned apart and taken
+            out when serving. `None` where it does not matter.
 
     Example:
         >>> import tfmtl
@@ -24,6 +47,7 @@ class Binary:
 
     name: str
     weight: float = 1.0
+    position: Position | None = None
 
     output_units: ClassVar[int] = 1
     head_activation: ClassVar[str | None] = "sigmoid"
@@ -54,6 +78,7 @@ class Regression:
     name: str
     weight: float = 1.0
 
+    position: ClassVar[None] = None
     output_units: ClassVar[int] = 1
     head_activation: ClassVar[str | None] = None
 

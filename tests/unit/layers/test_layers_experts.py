@@ -11,7 +11,8 @@ from tfmtl import layers
 
 def kernel_of(layer, shape):
     layer.build(shape)
-    return keras.ops.convert_to_numpy(layer.kernel)
+    kernel = getattr(layer, "kernel", None)
+    return keras.ops.convert_to_numpy(layer.kernels[0] if kernel is None else kernel)
 
 
 INITIALIZERS = [
@@ -147,7 +148,8 @@ def test_refused_arguments(arguments, text):
     [
         (
             (None, 3, 5),
-            "A stacked input of Experts should have one slot per expert, 2. "
+            "An input of Experts with slots should have one for each expert, 2, "
+            "unless `slots` says which expert reads which. "
             "Received: shape=(None, 3, 5)",
         ),
         (

@@ -130,7 +130,7 @@ def test_refused_arguments(arguments, text):
     "layer",
     [
         layers.SubNetworkRouting(2, 3),
-        layers.PrunedAverage(2),
+        layers.StaticMixture(2),
         layers.PrunedTransformation([([0], [0])], 3),
     ],
 )
@@ -153,7 +153,7 @@ def test_pruned_layers_refuse_sizes():
     with pytest.raises(ValueError, match="`units` should be a positive integer"):
         layers.PrunedTransformation([([0], [0])], 0)
     with pytest.raises(ValueError, match="`num_outputs` should be a positive integer"):
-        layers.PrunedAverage(0)
+        layers.StaticMixture(0)
 
 
 def test_gather_slots_refuses_indices():

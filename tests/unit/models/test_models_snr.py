@@ -103,10 +103,10 @@ def test_sub_network_moves_the_tasks_that_read_it():
     model = network(levels=[(2, 4)])
     connect(model.get_layer("task_routing"), [[1, 0], [0, 1], [1, 1]])
     before = answers(model)
-    level = model.get_layer("level_1")
-    bias = np.zeros(level.bias.shape, "f4")
+    [level_bias] = model.get_layer("level_1").biases
+    bias = np.zeros(level_bias.shape, "f4")
     bias[0] = 5.0
-    level.bias.assign(bias)
+    level_bias.assign(bias)
     after = answers(model)
     moved = [name for name in before if not np.allclose(before[name], after[name])]
     assert moved == ["a", "shared_x"]
@@ -114,7 +114,7 @@ def test_sub_network_moves_the_tasks_that_read_it():
 
 def test_arguments_reach_the_layers():
     gate = {"l0": 0.5, "beta": 0.6}
-    model = network(gate=gate, dropout=0.25, tower_units=(7, 5), name="ranker")
+    model = network(gate=gate, dropout=0.25, tower={"units": (7, 5)}, name="ranker")
     assert model.name == "ranker"
     assert all((g.beta, g.initial_l0) == (0.6, 0.5) for g in gates(model))
     assert model.get_layer("level_2_dropout").rate == 0.25

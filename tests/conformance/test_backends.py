@@ -1,0 +1,73 @@
+"""Every public layer on every backend of Keras: TensorFlow's numbers."""
+
+import numpy as np
+import pytest
+from network import CASES, L0
+
+pytestmark = pytest.mark.backends
+
+# One gives integers, which have no gradient; the others have nothing to learn.
+WITHOUT_GRADIENT = {"Bucketize", "BroadcastConstant", "GatherSlots", "Standardize"}
+LEARNING = [case for case in CASES if case.id not in WITHOUT_GRADIENT]
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+each_learning_case = pytest.mark.parametrize("case", LEARNING, ids=lambda case: case.id)
+
+
+@pytest.fixture(scope="module")
+def tensorflow(elsewhere):
+    return elsewhere("tensorflow")
+
+
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def answered(backend, elsewhere):
+    return elsewhere(backend)
+
+
+def gradients(answers):
+    return {k: values for k, values in answers.items() if k.startswith("gradient")}
+
+
+@each_case
+def test_same_numbers(case, backend, answered, tensorflow):
+    got, expected = answered(case)["inference"], tensorflow(case)["inference"]
+    narrowed = backend == "jax" and expected.dtype == "int64"  # its widest integer
+    assert got.dtype == ("int32" if narrowed else expected.dtype)
+    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@each_case
+def test_same_regularisation(case, answered, tensorflow):
+    got, expected = answered(case)["penalty"], tensorflow(case)["penalty"]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@each_learning_case
+def test_same_gradient_of_every_trainable_weight(case, answered, tensorflow):
+    got, expected = gradients(answered(case)), gradients(tensorflow(case))
+    assert got.keys() == expected.keys()
+    assert len(got) == len(case.model().trainable_weights) > 0
+    for k, values in got.items():
+        np.testing.assert_allclose(values, expected[k], rtol=1e-5, atol=1e-5)
+
+
+@each_case
+def test_finite_in_training(case, answered):
+    answers = answered(case)
+    assert answers["training"].shape == answers["inference"].shape
+    assert np.isfinite(answers["training"]).all()
+
+
+def test_network_trains_with_its_penalty(answered):
+    found = answered("trained")
+    assert len(found["losses"]) == 3
+    assert np.isfinite(found["losses"]).all()
+    [penalty] = found["penalties"]
+    assert penalty > 0
+    np.testing.assert_allclose(penalty, L0 * found["open"], rtol=1e-6)
+    np.testing.assert_allclose(found["evaluated"], found["mse"] + penalty, rtol=1e-5)

@@ -1,0 +1,235 @@
+"""The softmax gate of mixtures of experts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.layers.checks import known_selector, pairs, positive_int, share
+from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.layers.initializers import side_by_side
+from tfmtl.ops import gate_weights, spread_pairs
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class SoftmaxGate(keras.layers.Layer):
+    """Linear softmax gates: how much of each expert each output takes.
+
+    ```
+    g_t = softmax(x W_t)         selector (batch, d): all gates read x
+    g_t = softmax(x_t W_t)       selector (batch, outputs, d): one each
+    with z_te on each pair       g_te = z_te exp(l_te) / sum_e' z_te' exp(l_te')
+    output (batch, outputs, experts)
+    ```
+
+    One gate, a row of the output, for each task (MMoE), for each task and the
+    shared module (PLE), or a single one (MoE). Rows are at least 0 and sum to 1,
+    except for a row whose pairs are all closed, which is 0. `Mixture` applies them.
+    Gates are computed in float32, also under a mixed-precision policy.
+
+    Args:
+        num_outputs: Number of gates.
+        num_experts: Number of experts.
+        reads: Booleans `(num_outputs, num_experts)`: the experts that each gate
+            has a weight for. Defaults to `None`, all.
+        use_bias: Whether the logits have a bias. Defaults to `False`, as in the
+            paper.
+        dropout: Share of pairs that are closed in training, for each example on
+            its own; the others are renormalised. A gate that would lose all of
+            its pairs keeps them. Defaults to 0.
+        hard_concrete: Arguments of a `HardConcreteGate` on the pairs, for example
+            `{"l0": 1e-3}`: pairs that it closes go when the model is folded.
+            Defaults to `None`, no such gate.
+        kernel_initializer: Initializer of one gate's `(d, experts)` kernel.
+            Defaults to `"glorot_uniform"`.
+        kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: If an argument or the input's shape does not fit.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> x = keras.ops.ones((5, 3))
+        >>> weights = tfmtl.layers.SoftmaxGate(2, 4)(x)
+        >>> tuple(weights.shape), round(float(keras.ops.sum(weights[0, 0])), 6)
+        ((5, 2, 4), 1.0)
+
+    Source: Ma et al., KDD 2018 (MMoE), eq. 7; `reads` after Tang et al., RecSys
+    2020 (PLE), eq. 3 to 7; dropout of pairs after Zhao et al., RecSys 2019,
+    section 5.3.
+    """
+
+    def __init__(
+        self,
+        num_outputs: int,
+        num_experts: int,
+        reads: Sequence[Sequence[bool]] | None = None,
+        use_bias: bool = False,
+        dropout: float = 0.0,
+        hard_concrete: Mapping[str, Any] | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_outputs = positive_int("num_outputs", num_outputs)
+        self.num_experts = positive_int("num_experts", num_experts)
+        self._pairs = pairs(reads, num_outputs, num_experts)
+        self.use_bias = use_bias
+        self.dropout = share("dropout", dropout)
+        self.hard_concrete = None if hard_concrete is None else dict(hard_concrete)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.seed_generator = keras.random.SeedGenerator()
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the kernel of the pairs, and their gate where there is one."""
+        known_selector("SoftmaxGate", self.num_outputs, input_shape)
+        self._input_rank = len(input_shape)
+        count = int(self._pairs.sum())
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], count),
+            initializer=side_by_side(self.kernel_initializer, self._pairs.sum(axis=1)),
+            regularizer=self.kernel_regularizer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(count,),
+                initializer="zeros",
+                dtype="float32",
+                autocast=False,
+            )
+        self.gate = None
+        if self.hard_concrete is not None:
+            self.gate = HardConcreteGate(
+                (count,), dtype="float32", name="gate", **self.hard_concrete
+            )
+            self.gate.build()
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns the weights of the experts, `(batch, outputs, experts)`."""
+        logits = ops.cast(self._logits(inputs), "float32")
+        if self.bias is not None:
+            logits = logits + spread_pairs(self.bias, self._pairs)
+        z = self._openness(logits, training)
+        weights = ops.softmax(logits) if z is None else gate_weights(logits, z)
+        return ops.cast(weights, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:
+        """`(batch, outputs, experts)`."""
+        return (input_shape[0], self.num_outputs, self.num_experts)
+
+    def open_pairs(self) -> np.ndarray:
+        """Pairs whose weight is not 0 in inference, `(outputs, experts)`."""
+        return self._served_gates() > 0
+
+    def slot_reads(self) -> np.ndarray:
+        """Which slots of the selector each gate reads in inference.
+
+        A gate with a single open pair gives it weight 1, whatever the selector.
+        """
+        chooses = self.open_pairs().sum(axis=1) > 1
+        return np.diag(chooses) if self._input_rank == 3 else chooses[:, None]
+
+    def fold(
+        self,
+        outputs: np.ndarray,
+        inputs: np.ndarray,
+        constants: np.ndarray,
+        columns: np.ndarray,
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The gates of `outputs`, for the experts of `columns` only.
+
+        Openness between 0 and 1 becomes a bias of the logits.
+        """
+        if self._input_rank == 3:
+            outputs = inputs  # one selector each, in the order in which they come
+        z = self._served_gates()[np.ix_(outputs, columns)]
+        reads = z > 0
+        kept = np.zeros_like(self._pairs)
+        kept[np.ix_(outputs, columns)] = reads
+        # where the kept pairs are among the old ones, in the new order
+        numbers = np.cumsum(self._pairs.ravel()).reshape(self._pairs.shape) - 1
+        pair = numbers[np.ix_(outputs, columns)][reads]
+        bias = np.log(z[reads])
+        if self.bias is not None:
+            bias = bias + ops.convert_to_numpy(self.bias)[pair]
+        use_bias = self.use_bias or bool(bias.any())
+        smaller = type(self).from_config(
+            {
+                **self.get_config(),
+                "num_outputs": len(outputs),
+                "num_experts": len(columns),
+                "reads": reads.tolist(),
+                "use_bias": use_bias,
+                "hard_concrete": None,
+            }
+        )
+        d = self.kernel.shape[0]
+        shape = (None, d) if self._input_rank == 2 else (None, len(outputs), d)
+        smaller.build(shape)
+        kernel = ops.convert_to_numpy(self.kernel)[:, pair]
+        smaller.set_weights([kernel, *([bias] if use_bias else [])])
+        return smaller, outputs
+
+    def connections(self) -> int:
+        """Number of pairs that are computed, whatever their gate."""
+        return int(self._pairs.sum())
+
+    def flops(self) -> int:
+        """Floating-point operations of the products, per example."""
+        return 2 * int(np.prod(self.kernel.shape))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable."""
+        return {
+            **super().get_config(),
+            "num_outputs": self.num_outputs,
+            "num_experts": self.num_experts,
+            "reads": None if self._pairs.all() else self._pairs.tolist(),
+            "use_bias": self.use_bias,
+            "dropout": self.dropout,
+            "hard_concrete": self.hard_concrete,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        shape = (-1, self.num_outputs, self.num_experts)
+        kernel = spread_pairs(self.kernel, self._pairs)
+        if self._input_rank == 2:
+            flat = ops.reshape(kernel, (-1, self.num_outputs * self.num_experts))
+            return ops.reshape(ops.matmul(inputs, flat), shape)
+        own = zip(
+            ops.unstack(inputs, self.num_outputs, axis=1),
+            ops.unstack(kernel, self.num_outputs, axis=1),
+            strict=True,
+        )
+        return ops.stack([ops.matmul(x, w) for x, w in own], axis=1)
+
+    def _openness(self, logits: Tensor, training: bool | None) -> Tensor | None:
+        """z of every pair, `None` where all are open."""
+        if self.gate is not None:
+            z = spread_pairs(self.gate(training=training), self._pairs)
+        else:
+            z = ops.convert_to_tensor(self._pairs.astype("float32"))
+        if training and self.dropout:
+            draw = keras.random.uniform(ops.shape(logits), seed=self.seed_generator)
+            kept = ops.where(draw >= self.dropout, z, ops.zeros_like(z))
+            return ops.where(ops.any(kept > 0, axis=-1, keepdims=True), kept, z)
+        return None if self.gate is None and self._pairs.all() else z
+
+    def _served_gates(self) -> np.ndarray:
+        if self.gate is None:
+            return self._pairs.astype("float32")
+        z = spread_pairs(self.gate(training=False), self._pairs)
+        return ops.convert_to_numpy(z)
