@@ -61,7 +61,8 @@ class Entry:
     def id(self):
         kind = self.arguments.get("kind", "")
         kind += "apart" if self.arguments.get("apart") else ""
-        of_ranks = (layers.Experts, layers.SoftmaxGate)
+        kind += "" if self.arguments.get("per_example", True) else "static"
+        of_ranks = (layers.DSelectKGate, layers.Experts, layers.SoftmaxGate)
         rank = len(self.input_shape) + 1 if self.cls in of_ranks else ""
         return f"{self.cls.__name__}{kind.title()}{rank}"
 
@@ -135,6 +136,27 @@ REGISTRY = [
         {"boundaries": [[-0.5, 0.5], [], [0.0]]},
         (3,),
         output_dtype="int64",
+    ),
+    *(
+        Entry(
+            layers.DSelectKGate,
+            {
+                "num_outputs": 4,
+                "num_experts": 5,
+                "k": 3,
+                "per_example": per_example,
+                "gamma": 1.5,
+                "entropy": 0.25,
+                "reads": [
+                    [True, False, True, False, True],
+                    [False, False, False, True, False],
+                    [False, True, False, False, True],
+                    [True, True, True, True, True],
+                ],
+            },
+            shape,
+        )
+        for per_example, shape in [(True, (6,)), (True, (4, 6)), (False, (6,))]
     ),
     *(
         Entry(

@@ -1,6 +1,7 @@
 """Keras layers of multi-task networks; each works alone in a stock model."""
 
 from tfmtl.layers.bucketize import Bucketize
+from tfmtl.layers.dselect_k_gate import DSelectKGate
 from tfmtl.layers.experts import Experts
 from tfmtl.layers.field_embedding import FieldEmbedding
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
@@ -17,6 +18,7 @@ from tfmtl.layers.tower import Tower
 __all__ = [
     "BroadcastConstant",
     "Bucketize",
+    "DSelectKGate",
     "Experts",
     "FieldEmbedding",
     "GatherSlots",

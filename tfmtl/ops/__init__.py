@@ -1,5 +1,6 @@
 """Tensor maths as functions: tensors in, tensors out, `keras.ops` only."""
 
+from tfmtl.ops.dselect_k import dselect_k, single_expert_selector, smooth_step
 from tfmtl.ops.experts import experts
 from tfmtl.ops.hard_concrete import (
     closed_below,
@@ -14,6 +15,7 @@ from tfmtl.ops.routing import route_average, route_transformation
 
 __all__ = [
     "closed_below",
+    "dselect_k",
     "experts",
     "fully_open_probability",
     "gate_weights",
@@ -23,5 +25,7 @@ __all__ = [
     "open_probability",
     "route_average",
     "route_transformation",
+    "single_expert_selector",
+    "smooth_step",
     "spread_pairs",
 ]
