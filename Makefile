@@ -8,15 +8,17 @@ DATA ?=
 OUT ?= runs/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo test test-full lint format bench-census bench-routing clean
+.PHONY: help setup demo test test-backends test-full lint format bench-census bench-layers bench-routing clean
 
 help:
 	@echo "make demo                 train, fold, export and verify on synthetic tasks"
 	@echo "make demo DATA=<folder>   the same on the Census-Income files in <folder>"
 	@echo "make test                 unit, reference, conformance and end-to-end tests"
+	@echo "make test-backends        the layers on JAX and PyTorch, against TensorFlow"
 	@echo "make test-full            the long property runs and data sets"
 	@echo "make lint                 lint, format and type checks"
 	@echo "make bench-census         the README's Census-Income figures (DATA=<folder>)"
+	@echo "make bench-layers         the README's figures of stacked layers"
 	@echo "make bench-routing        the README's figure for a folded 2 x 8 x 64 network"
 
 setup: $(VENV)/.ready
@@ -27,11 +29,18 @@ $(VENV)/.ready: setup.cfg
 	$(RUN) -m pip install --quiet --editable ".[dev]"
 	touch $@
 
+$(VENV)/.backends: $(VENV)/.ready
+	$(RUN) -m pip install --quiet --editable ".[backends]"
+	touch $@
+
 demo: setup
 	$(VENV)/bin/tfmtl demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
 
 test: setup
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not backends"
+
+test-backends: $(VENV)/.backends
+	$(RUN) -m pytest -m backends tests/conformance
 
 test-full: setup
 	$(RUN) -m pytest -m slow
@@ -44,6 +53,9 @@ lint: setup
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+bench-layers: setup
+	$(RUN) benchmarks/layers.py
 
 bench-census: setup
 	$(RUN) benchmarks/census.py --data "$(DATA)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from network import CASES
+from cases import CASES
 
 SCRIPT = Path(__file__).with_name("other_process.py")
 WARNINGS = (

@@ -7,39 +7,34 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from network import CASES, NETWORK
+from cases import CASES, L0, NETWORK, WITHOUT_GRADIENT
 
-from tfmtl.sparsity import gates
+from tfmtl.sparsity import L0Ramp, gates
 
 BACKEND = keras.backend.backend()
 native = importlib.import_module(BACKEND)  # tensorflow, jax or torch
 
 
-def total(outputs):
-    return keras.ops.sum(keras.ops.square(outputs["y"]))
-
-
-def tensorflow_gradients(model, rows):
-    weights = [weight.value for weight in model.trainable_weights]
+def tensorflow_gradients(loss, variables):
+    values = [variable.value for variable in variables]
     with native.GradientTape() as tape:
-        loss = total(model(rows, training=False))
-    return [native.convert_to_tensor(g) for g in tape.gradient(loss, weights)]
+        value = loss()
+    gradients = tape.gradient(value, values, unconnected_gradients="zero")
+    return [native.convert_to_tensor(gradient) for gradient in gradients]
 
 
-def jax_gradients(model, rows):
-    fixed = [variable.value for variable in model.non_trainable_variables]
+def jax_gradients(loss, variables):
+    def loss_of(values):
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            return loss()
 
-    def loss(weights):
-        outputs, _ = model.stateless_call(weights, fixed, rows, training=False)
-        return total(outputs)
-
-    gradient = native.jit(native.grad(loss))
-    return gradient([weight.value for weight in model.trainable_weights])
+    gradients = native.jit(native.grad(loss_of))
+    return gradients([variable.value for variable in variables])
 
 
-def torch_gradients(model, rows):
-    total(model(rows, training=False)).backward()
-    return [weight.value.grad for weight in model.trainable_weights]
+def torch_gradients(loss, variables):
+    values = [variable.value for variable in variables]
+    return native.autograd.grad(loss(), values, materialize_grads=True)
 
 
 GRADIENTS = {
@@ -49,17 +44,33 @@ GRADIENTS = {
 }
 
 
+def gradients(model, rows):
+    """Of the sum of squares, for every trainable weight and a floating input.
+
+    They are 0 for an input that is not read.
+    """
+    floating = keras.backend.is_float_dtype(rows.dtype)
+    x = keras.Variable(rows, dtype=rows.dtype.name, trainable=floating)
+
+    def loss():
+        y = model({"x": x.value}, training=False)["y"]
+        return keras.ops.sum(keras.ops.square(y))
+
+    variables = [*model.trainable_variables, *([x] if floating else [])]
+    return GRADIENTS[BACKEND](loss, variables)
+
+
 def answers(folder, case):
     model = keras.saving.load_model(folder / f"{case.id}.keras", safe_mode=True)
-    rows = {"x": case.rows(5)}
+    rows = case.rows(5)
     found = {
-        "inference": model(rows, training=False)["y"],
-        "training": model(rows, training=True)["y"],
+        "inference": model({"x": rows}, training=False)["y"],
         "penalty": sum(model.losses, keras.ops.zeros(())),
     }
-    if model.trainable_weights:
-        for k, gradient in enumerate(GRADIENTS[BACKEND](model, rows)):
+    if case.id not in WITHOUT_GRADIENT:
+        for k, gradient in enumerate(gradients(model, rows)):
             found[f"gradient_{k}"] = gradient
+    found["training"] = model({"x": rows}, training=True)["y"]  # moves statistics
     return found
 
 
@@ -67,7 +78,10 @@ def trained():
     model, x = NETWORK.model(), NETWORK.rows(64)
     rows, labels = {"x": x}, {"y": x[:, :1]}
     model.compile("adam", "mse")
-    history = model.fit(rows, labels, batch_size=16, epochs=3, verbose=0).history
+    ramp = L0Ramp(L0, dense_epochs=0, ramp_epochs=2.5)  # ends within an epoch
+    history = model.fit(
+        rows, labels, batch_size=16, epochs=3, callbacks=[ramp], verbose=0
+    ).history
     predicted = model.predict(rows, verbose=0)["y"]
     [gate] = gates(model)
     return {

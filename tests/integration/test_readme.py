@@ -10,22 +10,38 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_example_runs_in_an_empty_folder(tmp_path):
-    [example] = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(example.splitlines()) <= 30
-    script = tmp_path / "example.py"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def run(example, folder):
+    script = folder / "example.py"
     script.write_text(example, "utf-8")
     done = subprocess.run(
         [sys.executable, script.name],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "connections" in done.stdout
+    return done.stdout
+
+
+def test_the_first_example_runs_in_an_empty_folder(tmp_path):
+    assert len(EXAMPLES[0].splitlines()) <= 30
+    assert "connections" in run(EXAMPLES[0], tmp_path)
     assert (tmp_path / "models" / "ranker" / "1" / "saved_model.pb").is_file()
+
+
+def test_the_composition_trains_folds_and_exports(tmp_path):
+    [_, example] = EXAMPLES
+    network = re.search(r"^inputs = .*^model = [^\n]*", example, re.S | re.M)
+    assert len(network[0].splitlines()) <= 20
+    table = re.search(r"^connections +(\d+) +(\d+)", run(example, tmp_path), re.M)
+    before, after = map(int, table.groups())
+    assert 0 < after < before
+    assert (tmp_path / "models" / "composed" / "1" / "saved_model.pb").is_file()
 
 
 def test_the_commands_it_names_exist():

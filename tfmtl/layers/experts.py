@@ -135,9 +135,12 @@ class Experts(keras.layers.Layer):
             given = ops.unstack(inputs, axis=1)
             streams = [given[slot] for slot in self._read]
         # one product for each expert: faster than a batched one on a CPU
-        for k, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
-            parts = zip(streams, ops.unstack(kernel), ops.unstack(bias), strict=True)
-            streams = [ops.matmul(x, own) + b for x, own, b in parts]
+        for k, weights in enumerate(zip(self.kernels, self.biases, strict=True)):
+            kernels, biases = (
+                ops.unstack(ops.convert_to_tensor(weight)) for weight in weights
+            )
+            parts = zip(streams, kernels, biases, strict=True)
+            streams = [ops.matmul(x, kernel) + bias for x, kernel, bias in parts]
             if self.normalization is not None:
                 first = k * self.num_experts
                 layers = self.normalizations[first : first + self.num_experts]

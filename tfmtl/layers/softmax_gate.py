@@ -120,8 +120,7 @@ class SoftmaxGate(keras.layers.Layer):
         logits = ops.cast(self._logits(inputs), "float32")
         if self.bias is not None:
             logits = logits + spread_pairs(self.bias, self._pairs)
-        z = self._openness(logits, training)
-        weights = ops.softmax(logits) if z is None else gate_weights(logits, z)
+        weights = gate_weights(logits, self._openness(logits, training))
         return ops.cast(weights, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int, int]:

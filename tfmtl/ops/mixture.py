@@ -9,7 +9,7 @@ Tensor = Any
 _CLOSED = -1e9  # as a logit: exp gives exactly 0 beside any open pair
 
 
-def gate_weights(logits: Tensor, z: Tensor) -> Tensor:
+def gate_weights(logits: Tensor, z: Tensor | None = None) -> Tensor:
     """Softmax over open pairs, each counted as far as it is open.
 
     ```
@@ -22,6 +22,7 @@ def gate_weights(logits: Tensor, z: Tensor) -> Tensor:
     Args:
         logits: l, shape `(batch, outputs, experts)`.
         z: Openness in [0, 1], of a shape that broadcasts to that of `logits`.
+            Defaults to `None`, all 1.
 
     Returns:
         Weights g, shape `(batch, outputs, experts)`.
@@ -38,10 +39,18 @@ def gate_weights(logits: Tensor, z: Tensor) -> Tensor:
     ICLR 2018, on its pairs; renormalised as in Zhao et al., "Recommending What
     Video to Watch Next", RecSys 2019, section 5.3.
     """
+    if z is None:
+        return _softmax(logits)
     is_open = z > 0
     log_z = ops.log(ops.where(is_open, z, ops.ones_like(z)))
-    weights = ops.softmax(ops.where(is_open, logits + log_z, _CLOSED), axis=-1)
+    weights = _softmax(ops.where(is_open, logits + log_z, _CLOSED))
     return ops.where(is_open, weights, ops.zeros_like(weights))
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    if logits.shape[-1] == 1:  # Keras warns of a softmax over one value
+        return ops.ones_like(logits)
+    return ops.softmax(logits, axis=-1)
 
 
 def mixture(weights: Tensor, experts: Tensor) -> Tensor:

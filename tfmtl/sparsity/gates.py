@@ -57,5 +57,7 @@ def open_share(model: keras.Model) -> OpenShare:
     served = sum(
         int(np.sum(ops.convert_to_numpy(g(training=False)) != 0)) for g in found
     )
-    expected = sum(float(ops.sum(gate.open_probability())) for gate in found)
+    expected = sum(
+        float(np.sum(ops.convert_to_numpy(gate.open_probability()))) for gate in found
+    )
     return OpenShare(sum(int(np.prod(g.shape)) for g in found), served, expected)

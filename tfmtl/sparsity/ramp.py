@@ -71,8 +71,8 @@ class L0Ramp(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the model's gates."""
-        self._gates = gates(self.model)
-        if not self._gates:
+        self._assigned: float | None = None
+        if not gates(self.model):
             raise ValueError(
                 "L0Ramp should be used with a model that has hard-concrete gates. "
                 f"Received: model={self.model.name!r} without any"
@@ -98,5 +98,8 @@ class L0Ramp(keras.callbacks.Callback):
             logs["open_share"] = share.served / share.total
 
     def _assign(self, value: float) -> None:
-        for gate in self._gates:
+        if value == self._assigned:
+            return
+        for gate in gates(self.model):  # by the property: JAX's state is written back
             gate.l0.assign(value)
+        self._assigned = value

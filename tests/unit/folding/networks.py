@@ -25,17 +25,19 @@ def random_network(generator: np.random.Generator, closed: float) -> keras.Model
     x = _routing(generator, tasks, average, "tasks")(x)
     outputs = {
         f"task_{k}": Tower((3,), name=f"tower_{k}")(stream)
-        for k, stream in enumerate(_streams(generator, x, tasks))
+        for k, stream in enumerate(streams_of(generator, x, tasks))
     }
     model = keras.Model({"x": inputs}, outputs)
     for weight in model.trainable_weights:
         if weight.name.startswith("bias"):
             weight.assign(generator.normal(size=weight.shape))
-    close(model, generator, closed)
+    close_gates(model, generator, closed)
     return model
 
 
-def close(model: keras.Model, generator: np.random.Generator, closed: float) -> None:
+def close_gates(
+    model: keras.Model, generator: np.random.Generator, closed: float
+) -> None:
     """Closes a share of the gates; sometimes a whole row or column."""
     for gate in gates(model):
         log_alpha = generator.uniform(-2.3, 4.6, gate.shape)
@@ -43,7 +45,7 @@ def close(model: keras.Model, generator: np.random.Generator, closed: float) -> 
         if generator.random() < 0.2:
             log_alpha[generator.integers(gate.shape[0])] = -4.0
         if generator.random() < 0.2:
-            log_alpha[:, generator.integers(gate.shape[1])] = -4.0
+            log_alpha[..., generator.integers(gate.shape[-1])] = -4.0
         gate.set_log_alpha(log_alpha)
 
 
@@ -74,7 +76,7 @@ def _between(generator, x, name):
     ][generator.integers(10)]()
 
 
-def _streams(generator, x, tasks):
+def streams_of(generator, x, tasks):
     return [
         lambda: keras.ops.unstack(x, tasks, axis=1),
         lambda: [x[:, k] for k in range(tasks)],

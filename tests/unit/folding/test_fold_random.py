@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from mixtures import random_mixture
 from networks import random_network
 
 from tfmtl.folding import compare, fold, structure
@@ -16,10 +17,10 @@ def groups_of_every_size(request, monkeypatch):
         monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
 
 
-def _check(seed):
+def _check(seed, network):
     generator = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
-    model = random_network(generator, closed=float(generator.uniform(0, 1)))
+    model = network(generator, closed=float(generator.uniform(0, 1)))
     rows = {"x": generator.normal(size=(ROWS, model.input["x"].shape[1]))}
     before = model(rows, training=False)
     folded = fold(model, rows)
@@ -35,12 +36,17 @@ def _check(seed):
     keras.backend.clear_session()
 
 
+each_network = pytest.mark.parametrize("network", [random_network, random_mixture])
+
+
+@each_network
 @pytest.mark.parametrize("seed", range(20))
-def test_random_topologies_fold_to_equal_outputs(seed):
-    _check(seed)
+def test_random_topologies_fold_to_equal_outputs(seed, network):
+    _check(seed, network)
 
 
 @pytest.mark.slow
+@each_network
 @pytest.mark.parametrize("seed", range(20, 220))
-def test_many_random_topologies_fold_to_equal_outputs(seed):
-    _check(seed)
+def test_many_random_topologies_fold_to_equal_outputs(seed, network):
+    _check(seed, network)

@@ -1,4 +1,4 @@
-"""A small network of layers, under test like a single one."""
+"""What is compared between processes: each registered layer, and a network."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ L0 = 0.125
 
 
 class Network:
-    """Experts, a routing and a tower."""
+    """Experts, a routing and a tower, under test like a single layer."""
 
     id = "Network"
 
@@ -27,3 +27,4 @@ class Network:
 
 NETWORK = Network()
 CASES = [*REGISTRY, NETWORK]
+WITHOUT_GRADIENT = {"BroadcastConstant", "Bucketize"}  # a constant, integers
