@@ -73,4 +73,4 @@ class MixtureLayer(Protocol):
         """Which experts each output reads, `(outputs, experts)`."""
 
     def fold_static(self, weights: np.ndarray) -> keras.layers.Layer:
-        """A layer of the experts alone, where the weights are constants."""
+        """A slot layer of the experts alone, where the weights are constants."""

@@ -137,13 +137,23 @@ class OfMixture(Rule):
         [result] = call.results
         experts, weights = call.inputs
         kept = builder.facts.kept(result)
-        columns = builder.facts.columns(weights)
-        given = builder.read(experts, columns)
         constant = builder.facts.constant[weights]
         if np.all(constant[kept] if len(constant) > 1 else constant):
-            z = builder.facts.values(weights)[np.ix_(kept, columns)]
-            return [builder.add(self._layer.fold_static(z), given)]
-        return builder.call(call, [given, builder.read(weights, kept)])
+            return self._static(builder, result, experts, weights)
+        columns = builder.facts.columns(weights)
+        tensors = [builder.read(experts, columns), builder.read(weights, kept)]
+        return builder.call(call, tensors)
+
+    def _static(self, builder: Any, result: Ref, experts: Ref, weights: Ref) -> Any:
+        """The mixture as a slot layer of the experts alone."""
+        layer: Any = self._layer.fold_static(builder.facts.values(weights))
+        outputs = np.array(builder.facts.kept(result))
+        wanted = layer.slot_reads()[outputs].any(axis=0)
+        inputs, given = builder.given([experts], wanted, apart=False)
+        constants = builder.constants([experts])
+        folded, order = layer.fold(outputs, np.array(inputs), constants)
+        builder.set_order(result, order.tolist())
+        return [builder.add(folded, given)]
 
 
 class SlotWise(Rule):

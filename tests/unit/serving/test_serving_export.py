@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmtl import features, models, tasks
 from tfmtl.serving import CppSessionError, ExportError, export, run_in_cpp_session
 from tfmtl.serving.saved_model import read_signature
 
@@ -258,3 +259,23 @@ def test_foreign_variable_is_refused(tmp_path):
     with pytest.raises(ExportError, match="variable or table that is none of its own"):
         export(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("with_position", [False, True])
+def test_a_position_is_no_input_of_the_signature(tmp_path, with_position):
+    position = tasks.Position("shown_at", num_positions=5)
+    model = models.mmoe(
+        [features.Numeric("x", width=2, mean=(0, 0), std=(1, 1))],
+        [tasks.Binary("click", position=position), tasks.Binary("like")],
+        experts=2,
+    )
+    model.get_layer("click_position_bias").bias.assign([[3.0], *[[-9.0]] * 5])
+    rows = {"x": np.random.default_rng(0).normal(size=(4, 2)).astype("float32")}
+    shown = {"shown_at": np.array([[0], [1], [4], [9]], "int32")}
+    golden = {**rows, **shown} if with_position else rows
+    written = export(model, tmp_path / "ranker", golden=golden)
+    assert list(read_signature(written.path).inputs) == ["x"]
+    served = run_in_cpp_session(written.path, rows)
+    for name, expected in answers(model, {**rows, **shown}).items():
+        np.testing.assert_allclose(served[name], expected, atol=1e-6)
+    assert sorted(model.input) == ["shown_at", "x"]
