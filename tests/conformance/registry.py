@@ -156,7 +156,7 @@ REGISTRY = [
             },
             shape,
         )
-        for per_example, shape in [(True, (6,)), (True, (4, 6)), (False, (6,))]
+        for per_example, shape in [(True, (6,)), (True, (5, 6)), (False, (6,))]
     ),
     *(
         Entry(
@@ -232,7 +232,7 @@ REGISTRY = [
             },
             shape,
         )
-        for shape in [(5,), (3, 5)]
+        for shape in [(5,), (4, 5)]
     ),
     Entry(
         layers.Standardize,

@@ -41,12 +41,12 @@ def known_slots(layer: str, shape: tuple[Any, ...]) -> tuple[int, int]:
 
 
 def known_selector(layer: str, num_outputs: int, shape: tuple[Any, ...]) -> None:
-    """Raises unless a gate's selector is `(batch, d)` or `(batch, outputs, d)`."""
-    known = len(shape) in (2, 3) and shape[-1] is not None
-    if not known or len(shape) == 3 and shape[1] != num_outputs:
+    """Raises unless a gate's selector is `(batch, d)`, or has a slot per output."""
+    known = len(shape) in (2, 3) and None not in shape[1:]
+    if not known or len(shape) == 3 and shape[1] < num_outputs:
         raise ValueError(
             f"{layer} should be called on a selector of shape (batch, d), or of shape "
-            f"(batch, {num_outputs}, d) with one for each output. "
+            f"(batch, {num_outputs} or more, d) with one for each output. "
             f"Received: shape={tuple(shape)}"
         )
 

@@ -22,7 +22,7 @@ class DSelectKGate(keras.layers.Layer):
     q = sum_i softmax(alpha)_i r(S(z^(i))),    i = 1..k
     per example   alpha = G x + a,  z^(i) = W^(i) x + b^(i)
     static        alpha = a,        z^(i) = b^(i)
-    selector x (batch, d): all outputs read it, or (batch, outputs, d): one each
+    selector x (batch, d): all read it, or (batch, slots, d): output t reads slot t
     output (batch, outputs, experts)
     ```
 
@@ -112,7 +112,8 @@ class DSelectKGate(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Creates a and b as `alpha` and `z`, and G and W of a per-example gate."""
         known_selector("DSelectKGate", self.num_outputs, input_shape)
-        self._input_rank, self._width = len(input_shape), input_shape[-1]
+        self._slots = input_shape[1] if len(input_shape) == 3 else None
+        self._width = input_shape[-1]
         self.alpha = self.z = self.alpha_kernel = self.z_kernel = None
         if len(self._choosing):
             shape = (self.k, int(self._digits.max()))
@@ -148,7 +149,9 @@ class DSelectKGate(keras.layers.Layer):
         """
         reads = np.zeros(self.num_outputs, bool)
         reads[self._choosing] = self.per_example
-        return np.diag(reads) if self._input_rank == 3 else reads[:, None]
+        if self._slots is None:
+            return reads[:, None]
+        return reads[:, None] & np.eye(self.num_outputs, self._slots, dtype=bool)
 
     def fold(
         self,
@@ -165,7 +168,7 @@ class DSelectKGate(keras.layers.Layer):
             ValueError: If `columns` lacks an expert that an output may choose, or is
                 not in order: experts would change their numbers.
         """
-        if self._input_rank == 3 and self.per_example:
+        if self._slots is not None and self.per_example:
             outputs = inputs  # one selector each, in the order in which they come
         reads = self._pairs[np.ix_(outputs, columns)]
         lacking = reads.sum(axis=1) < self._pairs[outputs].sum(axis=1)
@@ -182,7 +185,7 @@ class DSelectKGate(keras.layers.Layer):
                 "reads": reads.tolist(),
             }
         )
-        slots = (len(outputs),) if self._input_rank == 3 else ()
+        slots = () if self._slots is None else (len(outputs),)
         smaller.build((None, *slots, self._width))
         numbers = {int(output): k for k, output in enumerate(self._choosing)}
         rows = [numbers[int(k)] for k in outputs if int(k) in numbers]
@@ -236,7 +239,7 @@ class DSelectKGate(keras.layers.Layer):
         if kernel is None:
             return values
         x = ops.cast(inputs, "float32")
-        if self._input_rank == 3 and len(self._choosing) < self.num_outputs:
+        if self._slots is not None and len(self._choosing) < self._slots:
             x = ops.take(x, self._choosing, axis=1)
         flat = ops.reshape(kernel, (*kernel.shape[:2], -1))
         return values + ops.reshape(experts(x, flat), (-1, *constant.shape))

@@ -10,7 +10,7 @@ from keras import ops
 from tfmtl.layers.checks import known_selector, pairs, positive_int, share
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.layers.initializers import side_by_side
-from tfmtl.ops import gate_weights, spread_pairs
+from tfmtl.ops import gate_weights, log_openness, spread_pairs
 
 Tensor = Any
 
@@ -21,7 +21,7 @@ class SoftmaxGate(keras.layers.Layer):
 
     ```
     g_t = softmax(x W_t)         selector (batch, d): all gates read x
-    g_t = softmax(x_t W_t)       selector (batch, outputs, d): one each
+    g_t = softmax(x_t W_t)       selector (batch, slots, d): gate t reads slot t
     with z_te on each pair       g_te = z_te exp(l_te) / sum_e' z_te' exp(l_te')
     output (batch, outputs, experts)
     ```
@@ -90,7 +90,7 @@ class SoftmaxGate(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Creates the kernel of the pairs, and their gate where there is one."""
         known_selector("SoftmaxGate", self.num_outputs, input_shape)
-        self._input_rank = len(input_shape)
+        self._slots = input_shape[1] if len(input_shape) == 3 else None
         count = int(self._pairs.sum())
         self.kernel = self.add_weight(
             name="kernel",
@@ -120,6 +120,8 @@ class SoftmaxGate(keras.layers.Layer):
         logits = ops.cast(self._logits(inputs), "float32")
         if self.bias is not None:
             logits = logits + spread_pairs(self.bias, self._pairs)
+        if not self._pairs.all():
+            logits = logits + log_openness(self._exist())
         weights = gate_weights(logits, self._openness(logits, training))
         return ops.cast(weights, self.compute_dtype)
 
@@ -137,7 +139,9 @@ class SoftmaxGate(keras.layers.Layer):
         A gate with a single open pair gives it weight 1, whatever the selector.
         """
         chooses = self.open_pairs().sum(axis=1) > 1
-        return np.diag(chooses) if self._input_rank == 3 else chooses[:, None]
+        if self._slots is None:
+            return chooses[:, None]
+        return chooses[:, None] & np.eye(self.num_outputs, self._slots, dtype=bool)
 
     def fold(
         self,
@@ -150,7 +154,7 @@ class SoftmaxGate(keras.layers.Layer):
 
         Openness between 0 and 1 becomes a bias of the logits.
         """
-        if self._input_rank == 3:
+        if self._slots is not None:
             outputs = inputs  # one selector each, in the order in which they come
         z = self._served_gates()[np.ix_(outputs, columns)]
         reads = z > 0
@@ -174,7 +178,7 @@ class SoftmaxGate(keras.layers.Layer):
             }
         )
         d = self.kernel.shape[0]
-        shape = (None, d) if self._input_rank == 2 else (None, len(outputs), d)
+        shape = (None, d) if self._slots is None else (None, len(outputs), d)
         smaller.build(shape)
         kernel = ops.convert_to_numpy(self.kernel)[:, pair]
         smaller.set_weights([kernel, *([bias] if use_bias else [])])
@@ -205,27 +209,30 @@ class SoftmaxGate(keras.layers.Layer):
     def _logits(self, inputs: Tensor) -> Tensor:
         shape = (-1, self.num_outputs, self.num_experts)
         kernel = spread_pairs(self.kernel, self._pairs)
-        if self._input_rank == 2:
+        if self._slots is None:
             flat = ops.reshape(kernel, (-1, self.num_outputs * self.num_experts))
             return ops.reshape(ops.matmul(inputs, flat), shape)
         own = zip(
-            ops.unstack(inputs, self.num_outputs, axis=1),
+            ops.unstack(inputs, self._slots, axis=1)[: self.num_outputs],
             ops.unstack(kernel, self.num_outputs, axis=1),
             strict=True,
         )
         return ops.stack([ops.matmul(x, w) for x, w in own], axis=1)
 
     def _openness(self, logits: Tensor, training: bool | None) -> Tensor | None:
-        """z of every pair, `None` where all are open."""
+        """z of every pair, `None` where there is no gate and no dropout."""
+        z = None
         if self.gate is not None:
             z = spread_pairs(self.gate(training=training), self._pairs)
-        else:
-            z = ops.convert_to_tensor(self._pairs.astype("float32"))
         if training and self.dropout:
+            z = self._exist() if z is None else z
             draw = keras.random.uniform(ops.shape(logits), seed=self.seed_generator)
             kept = ops.where(draw >= self.dropout, z, ops.zeros_like(z))
-            return ops.where(ops.any(kept > 0, axis=-1, keepdims=True), kept, z)
-        return None if self.gate is None and self._pairs.all() else z
+            z = ops.where(ops.any(kept > 0, axis=-1, keepdims=True), kept, z)
+        return z
+
+    def _exist(self) -> Tensor:
+        return ops.convert_to_tensor(self._pairs.astype("float32"))
 
     def _served_gates(self) -> np.ndarray:
         if self.gate is None:

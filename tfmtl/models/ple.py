@@ -446,10 +446,6 @@ def _modules(
             if count(experts)
         ]
         stack = keras.ops.concatenate(parts, axis=1)
-    if selector is None:
-        selector = inputs
-        if stacked and len(reads) < inputs.shape[1]:
-            selector = inputs[:, : len(reads)]
     weights = make_gate(
         gate,
         len(reads),
@@ -457,7 +453,7 @@ def _modules(
         level,
         f"{name}_gate",
         None if np.all(reads) else reads,
-    )(selector)
+    )(inputs if selector is None else selector)
     return stack, weights
 
 

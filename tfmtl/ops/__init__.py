@@ -9,7 +9,7 @@ from tfmtl.ops.hard_concrete import (
     hard_concrete_sample,
     open_probability,
 )
-from tfmtl.ops.mixture import gate_weights, mixture
+from tfmtl.ops.mixture import gate_weights, log_openness, mixture
 from tfmtl.ops.pairs import spread_pairs
 from tfmtl.ops.routing import route_average, route_transformation
 
@@ -21,6 +21,7 @@ __all__ = [
     "gate_weights",
     "hard_concrete",
     "hard_concrete_sample",
+    "log_openness",
     "mixture",
     "open_probability",
     "route_average",

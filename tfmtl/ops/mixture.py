@@ -39,18 +39,36 @@ def gate_weights(logits: Tensor, z: Tensor | None = None) -> Tensor:
     ICLR 2018, on its pairs; renormalised as in Zhao et al., "Recommending What
     Video to Watch Next", RecSys 2019, section 5.3.
     """
+    if z is not None:
+        logits = logits + log_openness(z)
+    if logits.shape[-1] == 1:  # Keras warns of a softmax over one value
+        weights = ops.ones_like(logits)
+    else:
+        weights = ops.softmax(logits, axis=-1)
     if z is None:
-        return _softmax(logits)
+        return weights
+    reads = ops.any(z > 0, axis=-1, keepdims=True)
+    return ops.where(reads, weights, ops.zeros_like(weights))
+
+
+def log_openness(z: Tensor) -> Tensor:
+    """log z, and so low a number for z = 0 that a softmax gives exactly 0 for it.
+
+    Args:
+        z: Openness in [0, 1], of any shape.
+
+    Returns:
+        What is added to the logits, of `z`'s shape.
+
+    Example:
+        >>> from keras import ops
+        >>> import tfmtl
+        >>> [float(v) for v in tfmtl.ops.log_openness(ops.array([1.0, 0.0]))]
+        [0.0, -1000000000.0]
+    """
     is_open = z > 0
     log_z = ops.log(ops.where(is_open, z, ops.ones_like(z)))
-    weights = _softmax(ops.where(is_open, logits + log_z, _CLOSED))
-    return ops.where(is_open, weights, ops.zeros_like(weights))
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    if logits.shape[-1] == 1:  # Keras warns of a softmax over one value
-        return ops.ones_like(logits)
-    return ops.softmax(logits, axis=-1)
+    return ops.where(is_open, log_z, ops.full_like(log_z, _CLOSED))
 
 
 def mixture(weights: Tensor, experts: Tensor) -> Tensor:

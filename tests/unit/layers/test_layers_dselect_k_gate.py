@@ -403,7 +403,7 @@ def test_refused_reads(reads):
         DSelectKGate(2, 2, reads=reads)
 
 
-@pytest.mark.parametrize("shape", [(None, 3, 6), (None, None), (None, 2, 3, 6)])
+@pytest.mark.parametrize("shape", [(None, 1, 6), (None, None), (None, 2, 3, 6)])
 def test_refused_selector(shape):
     with pytest.raises(ValueError, match="DSelectKGate should be called on a selector"):
         DSelectKGate(2, 4).build(shape)
