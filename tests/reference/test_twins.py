@@ -27,10 +27,10 @@ def openings(seed, *shape):
     return np.clip(0.5 + numbers(seed, *shape), 0, 1)
 
 
-def assert_close(got, expected):
+def assert_close(got, expected, tolerance=1e-6):
     got = keras.ops.convert_to_numpy(got)
     assert got.shape == expected.shape
-    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=tolerance)
 
 
 def randomized(layer, input_shape, seed=0):
@@ -214,6 +214,191 @@ class TestLayers:
         x = numbers(0, batch, d)
         layer, [value] = randomized(layers.BroadcastConstant((i, h)), x.shape)
         assert_close(layer(x), np.array([value] * batch))
+
+
+def some_reads(outputs, inputs):
+    """Pairs at random; the first output reads a single input."""
+    reads = np.random.default_rng(0).random((outputs, inputs)) < 0.5
+    reads[:, -1] = True
+    reads[0, :-1] = False
+    return reads
+
+
+def per_output(packed, reads):
+    """The last axis of packed values, cut into the pairs of each output."""
+    return np.split(packed, np.cumsum(reads.sum(axis=1))[:-1], axis=-1)
+
+
+def as_stated(value):
+    return value
+
+
+def normalize_of(kind, weights):
+    """The normalisation with these weights as a function of one example."""
+    if kind is None:
+        return as_stated
+    twin = getattr(twins, f"{kind}_normalization")
+    return lambda x: twin(x, *weights)
+
+
+def positive_variances(layer):
+    for weight in layer.weights:
+        if weight.name == "moving_variance":
+            weight.assign(keras.ops.abs(weight) + 0.5)
+
+
+def own_normalization(layer, k, e):
+    """Weights of the normalisation of expert e's hidden layer k, from 0 on."""
+    named = {own.name: own.get_weights() for own in layer.normalizations}
+    return named.get(f"normalization_{k + 1}_{e}")
+
+
+# A normalisation divides by a deviation of down to sqrt(0.001), which makes the
+# rounding of float32 sums up to 32 times as large.
+NORMALIZATIONS = [(None, 1e-6), ("batch", 1e-5), ("layer", 1e-5)]
+
+
+@pytest.mark.parametrize("batch, j, d, i, h", SIZES)
+class TestMixtureOperations:
+    @pytest.mark.parametrize("per_example", [False, True])
+    def test_gate_weights(self, batch, j, d, i, h, per_example):
+        logits = numbers(0, batch, i, j)
+        z = openings(1, *(batch, i, j) if per_example else (i, j))
+        got = ops.gate_weights(logits, z)
+        expected = twins.gate_weights(logits, np.broadcast_to(z, logits.shape))
+        assert_close(got, expected)
+
+    def test_gate_weights_of_a_closed_row(self, batch, j, d, i, h):
+        logits, z = numbers(0, batch, i, j), openings(1, i, j)
+        z[i - 1] = 0
+        got = keras.ops.convert_to_numpy(ops.gate_weights(logits, z))
+        expected = twins.gate_weights(logits, np.broadcast_to(z, logits.shape))
+        assert_close(got, expected)
+        assert (got[:, i - 1] == 0).all()
+
+    def test_gate_weights_of_open_pairs_are_the_softmax(self, batch, j, d, i, h):
+        logits = numbers(0, batch, i, j)
+        exponentials = np.exp(logits.astype("f8"))
+        expected = exponentials / exponentials.sum(axis=-1, keepdims=True)
+        assert_close(ops.gate_weights(logits, np.ones((i, j), "f4")), expected)
+
+    def test_mixture(self, batch, j, d, i, h):
+        weights, experts = numbers(0, batch, i, j), numbers(1, batch, j, d)
+        assert_close(ops.mixture(weights, experts), twins.mixture(weights, experts))
+
+    @pytest.mark.parametrize("chosen", [False, True])
+    def test_spread_pairs(self, batch, j, d, i, h, chosen):
+        reads = some_reads(i, j) if chosen else np.ones((i, j), bool)
+        packed = numbers(0, batch, int(reads.sum()))
+        got = ops.spread_pairs(packed, reads)
+        assert_close(got, np.array([twins.spread_pairs(row, reads) for row in packed]))
+
+
+@pytest.mark.parametrize("batch, j, d, i, h", SIZES)
+class TestMixtureLayers:
+    @pytest.mark.parametrize("spare", [None, 0, 1])  # selectors beyond the outputs
+    @pytest.mark.parametrize("chosen", [False, True])
+    @pytest.mark.parametrize("use_bias", [False, True])
+    def test_softmax_gate(self, batch, j, d, i, h, spare, chosen, use_bias):
+        reads = some_reads(i, j) if chosen else np.ones((i, j), bool)
+        x = numbers(9, batch, d) if spare is None else numbers(9, batch, i + spare, d)
+        layer = layers.SoftmaxGate(i, j, reads.tolist(), use_bias)
+        layer, weights = randomized(layer, x.shape)
+        biases = weights[1] if use_bias else np.zeros(reads.sum())
+        expected = twins.softmax_gate(
+            x,
+            per_output(weights[0], reads),
+            per_output(biases, reads),
+            reads,
+            reads.astype(float),
+        )
+        assert_close(layer(x), expected)
+
+    @pytest.mark.parametrize("stacked", [False, True])
+    def test_softmax_gate_with_closed_pairs(self, batch, j, d, i, h, stacked):
+        reads = some_reads(i, j)
+        x = numbers(9, batch, i, d) if stacked else numbers(9, batch, d)
+        layer = layers.SoftmaxGate(i, j, reads.tolist(), True, hard_concrete={})
+        layer.build(x.shape)
+        kernel, bias = numbers(0, *layer.kernel.shape), numbers(1, reads.sum())
+        log_alpha = np.clip(3 * numbers(2, reads.sum()), -4.605, 4.605)
+        log_alpha[-1] = -4.0
+        layer.kernel.assign(kernel)
+        layer.bias.assign(bias)
+        layer.gate.set_log_alpha(log_alpha)
+        z = twins.spread_pairs(twins.hard_concrete(log_alpha, -0.1, 1.1), reads)
+        expected = twins.softmax_gate(
+            x, per_output(kernel, reads), per_output(bias, reads), reads, z
+        )
+        got = keras.ops.convert_to_numpy(layer(x, training=False))
+        assert_close(got, expected)
+        assert (got[:, z == 0] == 0).all()
+
+    def test_mixture(self, batch, j, d, i, h):
+        experts, weights = numbers(0, batch, j, d), numbers(1, batch, i, j)
+        got = layers.Mixture()([experts, weights])
+        assert_close(got, twins.mixture(weights, experts))
+
+    @pytest.mark.parametrize("activation", ["linear", "relu"])
+    def test_static_mixture_of_some_slots(self, batch, j, d, i, h, activation):
+        reads = some_reads(i, j)
+        reads[i - 1, -1] = i == 1  # where there are several, the last may read none
+        u = numbers(9, batch, j, d)
+        layer = layers.StaticMixture(i, reads.tolist(), activation, True)
+        layer, (packed, bias) = randomized(layer, u.shape)
+        sums = twins.snr_aver(u, twins.spread_pairs(packed, reads)) + bias
+        expected = np.maximum(sums, 0) if activation == "relu" else sums
+        assert_close(layer(u), expected)
+
+    @pytest.mark.parametrize("stacked", [False, True])
+    @pytest.mark.parametrize("kind, tolerance", NORMALIZATIONS)
+    def test_experts_of_several_layers(
+        self, batch, j, d, i, h, stacked, kind, tolerance
+    ):
+        slots = [(2 * e) % j for e in range(i)]
+        x = numbers(99, batch, j, d) if stacked else numbers(99, batch, d)
+        layer = layers.Experts(
+            i, (h, j), normalization=kind, slots=slots if stacked else None
+        )
+        randomized(layer, x.shape)
+        positive_variances(layer)
+        hidden = [
+            [
+                (
+                    keras.ops.convert_to_numpy(layer.kernels[k])[e],
+                    keras.ops.convert_to_numpy(layer.biases[k])[e],
+                    normalize_of(kind, own_normalization(layer, k, e)),
+                )
+                for k in range(2)
+            ]
+            for e in range(i)
+        ]
+        expected = twins.deep_experts(x, hidden, slots, twins.relu)
+        assert_close(layer(x, training=False), expected, tolerance)
+
+    @pytest.mark.parametrize("kind, tolerance", NORMALIZATIONS)
+    def test_tower_with_normalization(self, batch, j, d, i, h, kind, tolerance):
+        x = numbers(9, batch, d)
+        layer = layers.Tower((h, j), i, normalization=kind)
+        randomized(layer, x.shape)
+        positive_variances(layer)
+        named = {own.name: own.get_weights() for own in [*layer.hidden, layer.head]}
+        hidden = [
+            (*named[f"hidden_{k}"], normalize_of(kind, named.get(f"normalization_{k}")))
+            for k in (1, 2)
+        ]
+        kernel, bias = named["head"]
+        expected = [
+            twins.dense(twins.mlp(row, hidden, twins.relu), kernel, bias, as_stated)
+            for row in x
+        ]
+        assert_close(layer(x, training=False), np.array(expected), tolerance)
+
+    def test_position_bias(self, batch, j, d, i, h):
+        positions = np.random.default_rng(0).integers(-2, j + 2, (batch, 1))
+        layer, [biases] = randomized(layers.PositionBias(j), positions.shape)
+        expected = twins.position_bias(positions, biases)
+        assert_close(layer(positions, training=False), expected)
 
 
 def random_connections(seed):

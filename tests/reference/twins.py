@@ -135,3 +135,110 @@ def field_embedding(ids, tables):
             known = 0 <= ids[b, f] < len(tables[f])
             y[b, f] = tables[f][ids[b, f] if known else 0]
     return y
+
+
+def spread_pairs(packed, reads):
+    """The next value where a pair exists, row by row, and 0 where none does."""
+    matrix, taken = np.zeros(reads.shape), 0
+    for k in np.ndindex(reads.shape):
+        if reads[k]:
+            matrix[k] = packed[taken]
+            taken += 1
+    return matrix
+
+
+def gate_weights(logits, z):
+    """g_te = z_te exp(l_te) / sum_e' z_te' exp(l_te'); 0 in a row that is closed."""
+    g = np.zeros(logits.shape)
+    for b, t, e in np.ndindex(g.shape):
+        total = 0.0
+        for other in range(logits.shape[2]):
+            total += z[b, t, other] * math.exp(logits[b, t, other])
+        if total > 0:
+            g[b, t, e] = z[b, t, e] * math.exp(logits[b, t, e]) / total
+    return g
+
+
+def mixture(weights, experts):
+    """f_t = sum_e g_te f_e."""
+    f = np.zeros((len(experts), weights.shape[1], experts.shape[2]))
+    for b, t, h in np.ndindex(f.shape):
+        for e in range(experts.shape[1]):
+            f[b, t, h] += weights[b, t, e] * experts[b, e, h]
+    return f
+
+
+def softmax_gate(x, kernels, biases, reads, z):
+    """Weights of the experts that each output reads.
+
+    Args:
+        x: Selector `(batch, d)`, or `(batch, outputs, d)` with one for each.
+        kernels: Per output a kernel `(d, number of experts it reads)`.
+        biases: Per output a bias, one value for each of these experts.
+        reads: Which experts each output reads, `(outputs, experts)`.
+        z: Openness of the pairs, `(outputs, experts)`.
+    """
+    g = np.zeros((len(x), *reads.shape))
+    for b in range(len(x)):
+        for t, row in enumerate(reads):
+            own = [e for e in range(len(row)) if row[e]]
+            selector = x[b] if x.ndim == 2 else x[b, t]
+            logits = dense(selector, kernels[t], biases[t], identity)
+            weights = gate_weights(logits[None, None], z[None, None, t, own])
+            for number, e in enumerate(own):
+                g[b, t, e] = weights[0, 0, number]
+    return g
+
+
+def batch_normalization(x, gamma, beta, mean, variance, epsilon=1e-3):
+    """One example in inference, by the moving statistics."""
+    y = np.zeros(len(x))
+    for k in range(len(x)):
+        centred = x[k] - mean[k]
+        y[k] = gamma[k] * centred / math.sqrt(variance[k] + epsilon) + beta[k]
+    return y
+
+
+def layer_normalization(x, gamma, beta, epsilon=1e-3):
+    """One example, by the statistics of its own values."""
+    mean = sum(x) / len(x)
+    variance = sum((value - mean) ** 2 for value in x) / len(x)
+    return batch_normalization(
+        x, gamma, beta, [mean] * len(x), [variance] * len(x), epsilon
+    )
+
+
+def mlp(x, hidden, activation):
+    """Hidden layers on one example.
+
+    Args:
+        x: `(d,)`.
+        hidden: Per layer `(kernel, bias, normalize)`, the last one a function.
+        activation: Activation of every layer.
+    """
+    for kernel, bias, normalize in hidden:
+        values = normalize(dense(x, kernel, bias, identity))
+        x = np.array([activation(value) for value in values])
+    return x
+
+
+def deep_experts(x, hidden, slots, activation):
+    """Experts of several hidden layers.
+
+    Args:
+        x: `(batch, d)`, or `(batch, slots, d)`.
+        hidden: Per expert its hidden layers, as `mlp` takes them.
+        slots: The slot that each expert reads, where `x` has slots.
+        activation: Activation of every layer.
+    """
+    y = []
+    for example in x:
+        read = [example if x.ndim == 2 else example[slot] for slot in slots]
+        pairs = zip(read, hidden, strict=True)
+        y.append([mlp(own, layers, activation) for own, layers in pairs])
+    return np.array(y)
+
+
+def position_bias(positions, biases):
+    """Inference: the bias of a missing position, the first, for every example."""
+    return np.array([[biases[0][0]] for _ in positions])

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_slots, positive_int, share, widths
-from tfmtl.layers.initializers import stacked
+from tfmtl.layers.initializers import own, stacked
 from tfmtl.layers.normalization import check_normalization, normalization
 from tfmtl.ops import experts
 
@@ -101,7 +101,7 @@ class Experts(keras.layers.Layer):
                 self.add_weight(
                     name=f"kernel_{k}",
                     shape=(self.num_experts, width, units),
-                    initializer=stacked(self.kernel_initializer),
+                    initializer=stacked(own(self.kernel_initializer, k)),
                     regularizer=self.kernel_regularizer,
                 )
             )

@@ -51,16 +51,28 @@ def side_by_side(initializer: Any, units: Sequence[int]) -> Callable[..., Tensor
     return initialize
 
 
-def own(initializer: Any, k: int) -> Any:
-    """The copy of an initializer for the k-th of several kernels."""
+def own(initializer: Any, key: int | str) -> Any:
+    """The copy of an initializer for one of several kernels, told apart by `key`."""
     initializer = keras.initializers.get(initializer)
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()
     seed = config.get("seed")
-    if isinstance(seed, int):
-        # not seed + k, which the stack with the next seed would draw too
-        config["seed"] = random.Random(f"{seed}/{k}").randrange(2**31)
-    elif seed is not None:
+    if not isinstance(seed, int | None):
         return initializer
-    return type(initializer).from_config(config)
+    return type(initializer).from_config(reseeded(config, key))
+
+
+def reseeded(config: Any, key: int | str) -> Any:
+    """A configuration with every seed in it replaced by one that `key` decides."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(reseeded(part, key) for part in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        # not seed + key, which a layer with the next seed would draw too
+        name: random.Random(f"{part}/{key}").randrange(2**31)
+        if name == "seed" and isinstance(part, int)
+        else reseeded(part, key)
+        for name, part in config.items()
+    }

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfmtl.layers import Experts, PositionBias, SoftmaxGate, Tower
+from tfmtl.layers.initializers import own, reseeded
 from tfmtl.tasks.tasks import Task
 
 Tensor = Any
@@ -37,8 +38,8 @@ def parallel_experts(
         name: Name of the layer, or the start of the experts' names.
     """
     if isinstance(experts, int):
-        layer = Experts(experts, units, slots=slots, name=name, **(expert or {}))
-        return layer(inputs)
+        arguments = own_arguments(expert, name)
+        return Experts(experts, units, slots=slots, name=name, **arguments)(inputs)
     read = [inputs] * len(experts)
     if slots is not None:
         read = [inputs[:, slot] for slot in slots]
@@ -61,13 +62,28 @@ def count(experts: ExpertList) -> int:
 
 
 def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
-    """A new layer with the configuration of another and weights of its own."""
+    """A new layer with the configuration of another and weights of its own.
+
+    Seeds in the configuration, of initialisers or dropout, are replaced by the copy's
+    own, so that no two copies start alike.
+    """
     if not isinstance(template, keras.layers.Layer):
         raise ValueError(
             "Experts should be a number, or a list of Keras layers. "
             f"Received: {template!r}"
         )
-    return type(template).from_config({**template.get_config(), "name": name})
+    config = reseeded(template.get_config(), name)
+    return type(template).from_config({**config, "name": name})
+
+
+def own_arguments(arguments: Arguments | None, name: str) -> dict[str, Any]:
+    """Arguments with seeded initialisers replaced by those of the layer `name`."""
+    return {
+        argument: own(value, name)
+        if isinstance(value, keras.initializers.Initializer)
+        else value
+        for argument, value in (arguments or {}).items()
+    }
 
 
 def make_gate(
@@ -81,7 +97,7 @@ def make_gate(
     """A gate as a recipe's `gate` says: arguments, or what makes one."""
     if callable(gate):
         return gate(num_outputs, num_experts, reads=reads, name=name)
-    gate = dict(gate or {})
+    gate = own_arguments(gate, name)
     if gate.get("hard_concrete") is not None:
         gate["hard_concrete"] = seeded(gate["hard_concrete"], level)
     return SoftmaxGate(num_outputs, num_experts, reads=reads, name=name, **gate)
@@ -112,8 +128,11 @@ def assemble(
         _check_column(column, tasks)
     outputs = {}
     for task, stream in zip(tasks, streams, strict=True):
-        arguments = {"head_activation": task.head_activation, **(tower or {})}
         own_name = f"{task.name}_tower"
+        arguments = {
+            "head_activation": task.head_activation,
+            **own_arguments(tower, own_name),
+        }
         if task.position is None:
             layer = Tower(output_units=task.output_units, name=own_name, **arguments)
             outputs[task.name] = layer(stream)

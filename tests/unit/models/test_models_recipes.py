@@ -1,0 +1,456 @@
+"""What all recipes share: columns in, tasks out, training, folding, refusals."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from tfmtl import layers, models
+from tfmtl.features import Categorical, Numeric
+from tfmtl.folding import fold, structure
+from tfmtl.sparsity import gates
+from tfmtl.tasks import Binary, Position, Regression, compile_arguments
+
+FEATURES = [
+    Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3),
+    Categorical("c", units=2, vocabulary=("red", "blue")),
+]
+SHOWN = Position("shown_at", num_positions=5)
+TASKS = [Binary("a", position=SHOWN), Regression("ab"), Binary("shared_x", weight=2.0)]
+NAMES = [task.name for task in TASKS]
+OWN = {"a": 2, "ab": 1, "shared_x": 0}
+RECIPES = {
+    "single_task": {"bottom": (4, 3)},
+    "shared_bottom": {"bottom": 4},
+    "omoe": {"experts": 2, "levels": [4]},
+    "mmoe": {"experts": 2, "levels": [4, (3, 4)]},
+    "snr": {"levels": [(2, 4), (3, 3)]},
+    "snr average": {"kind": "average", "levels": [(2, 4), (3, 4)]},
+    "cgc": {"specific": OWN, "shared": 2, "units": 4},
+    "ple": {"specific": OWN, "shared": 2, "levels": [4, (3, 4)]},
+    "adatt": {"specific": 1, "levels": [4, 3]},
+    "adatt shared": {"specific": OWN, "shared": 2, "levels": [4]},
+    "cross_stitch": {"levels": [4, 3]},
+}
+GATED = ["omoe", "mmoe", "cgc", "ple", "adatt", "adatt shared"]
+each_recipe = pytest.mark.parametrize("name", RECIPES)
+
+
+def rows(count=12):
+    tensor = keras.ops.convert_to_tensor
+    generator = np.random.default_rng(0)
+    colours = np.resize(["red", "blue", "green"], (count, 1))
+    return {
+        "x": tensor(generator.normal(size=(count, 3)), "float32"),
+        "c": tensor(colours.tolist()),
+        "shown_at": tensor(np.resize(np.arange(7) - 1, (count, 1)), "int32"),
+    }
+
+
+def labels(count=12):
+    generator = np.random.default_rng(1)
+    return {name: generator.integers(0, 2, (count, 1)).astype("f4") for name in NAMES}
+
+
+def network(recipe, tasks=TASKS, **arguments):
+    keras.utils.set_random_seed(0)
+    build = getattr(models, recipe.split()[0])
+    arguments = {"tower": {"units": (3,)}, **RECIPES[recipe], **arguments}
+    return build(FEATURES, tasks, **arguments)
+
+
+built = functools.cache(network)  # for tests that leave the model as it is
+
+
+def answers(model, count=12):
+    read = {column: rows(count)[column] for column in model.input}
+    outputs = model(read, training=False)
+    return {name: keras.ops.convert_to_numpy(y) for name, y in outputs.items()}
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+@each_recipe
+def test_columns_in_tasks_out(name):
+    model = built(name)
+    assert isinstance(model, keras.Model)
+    assert sorted(model.input) == ["c", "shown_at", "x"]
+    outputs = answers(model)
+    assert list(outputs) == NAMES
+    assert all(y.shape == (12, 1) for y in outputs.values())
+    assert all(y.dtype == "float32" for y in outputs.values())
+    for task in ("a", "shared_x"):
+        assert ((outputs[task] > 0) & (outputs[task] < 1)).all()
+
+
+@each_recipe
+def test_name_of_the_model(name):
+    assert built(name).name == name.split()[0]
+
+
+@each_recipe
+def test_one_task_without_position(name):
+    counts = {"specific": 2} if "specific" in RECIPES[name] else {}
+    model = network(name, [Regression("ab")], name="ranker", **counts)
+    assert sorted(model.input) == ["c", "x"]
+    assert list(answers(model)) == ["ab"]
+    assert model.name == "ranker"
+
+
+@each_recipe
+def test_an_example_does_not_depend_on_the_others(name):
+    one, many = answers(built(name), 1), answers(built(name), 12)
+    for task in NAMES:
+        np.testing.assert_allclose(one[task], many[task][:1], atol=1e-6)
+
+
+@each_recipe
+def test_arguments_reach_the_layers(name):
+    expert = {"activation": "tanh", "dropout": 0.25}
+    model = network(name, expert=expert, tower={"units": (5, 2), "dropout": 0.5})
+    for level in layers_of(model, layers.Experts):
+        assert level.activation is keras.activations.tanh
+        assert level.dropout == 0.25
+    assert layers_of(model, layers.Experts)
+    towers = layers_of(model, layers.Tower)
+    assert [tower.name for tower in towers] == [f"{task}_tower" for task in NAMES]
+    assert all((tower.units, tower.dropout) == ((5, 2), 0.5) for tower in towers)
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gate_arguments_reach_every_gate(name):
+    gate = {"dropout": 0.25, "use_bias": True, "hard_concrete": {"l0": 0.5}}
+    model = network(name, gate=gate)
+    found = layers_of(model, layers.SoftmaxGate)
+    assert len(found) == len(RECIPES[name].get("levels", [4]))
+    for own in found:
+        assert (own.dropout, own.use_bias) == (0.25, True)
+        assert own.gate.initial_l0 == 0.5
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_another_gate(name):
+    made = []
+
+    def gate(num_outputs, num_experts, reads=None, name=None):
+        made.append((num_outputs, num_experts, reads, name))
+        return layers.SoftmaxGate(num_outputs, num_experts, reads, True, name=name)
+
+    model = network(name, gate=gate)
+    assert list(answers(model)) == NAMES
+    plain = layers_of(built(name), layers.SoftmaxGate)
+    for (outputs, experts, reads, called), own in zip(made, plain, strict=True):
+        assert called == own.name
+        assert (outputs, experts) == (own.num_outputs, own.num_experts)
+        assert reads is None or np.array_equal(reads, own.open_pairs())
+
+
+@each_recipe
+def test_fit(name):
+    model = network(name)
+    arguments = {**compile_arguments(TASKS), "metrics": None}
+    model.compile(keras.optimizers.SGD(0.01), **arguments, run_eagerly=True)
+    before = model.get_weights()
+    history = model.fit(rows(), labels(), batch_size=12, verbose=0).history
+    assert set(history) == {"loss", *(f"{task}_loss" for task in NAMES)}
+    assert all(np.isfinite(found).all() for found in history.values())
+    assert any(map(np.any, map(np.not_equal, before, model.get_weights())))
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_fit_as_a_graph():
+    gate = {"dropout": 0.2, "hard_concrete": {"l0": 1e-3}}
+    model = network("cgc", gate=gate, expert={"dropout": 0.1})
+    model.compile("sgd", **compile_arguments(TASKS), jit_compile=False)
+    history = model.fit(rows(), labels(), batch_size=6, verbose=0).history
+    assert all(np.isfinite(found).all() for found in history.values())
+
+
+# Unlike experts
+
+
+def unlike(count=2, units=4):
+    """A Dense layer, two of them as a network, and a layer of ours."""
+    dense = keras.layers.Dense
+    two = keras.Sequential([dense(5, "tanh"), dense(units, "relu")])
+    return [dense(units, "relu"), two, layers.Tower((3,), units)][:count]
+
+
+UNLIKE = {
+    "single_task": lambda: {"bottom": unlike()[1]},
+    "shared_bottom": lambda: {"bottom": unlike()[1]},
+    "omoe": lambda: {"experts": unlike(3)},
+    "mmoe": lambda: {"experts": unlike(3), "levels": [4, 4]},
+    "snr": lambda: {"levels": [(unlike(), 4), (unlike(), 4)]},
+    "snr average": lambda: {"levels": [(unlike(), 4), (unlike(), 4)]},
+    "cgc": lambda: {"specific": {**OWN, "ab": unlike()}, "shared": unlike(1)},
+    "ple": lambda: {
+        "specific": {"a": unlike(), "ab": 1, "shared_x": 0},
+        "shared": unlike(),
+        "levels": [4, 4],
+    },
+    "adatt": lambda: {"specific": unlike(), "levels": [4, 4]},
+    "adatt shared": lambda: {"specific": {**OWN, "a": unlike()}, "shared": unlike(1)},
+    "cross_stitch": lambda: {"streams": unlike(3), "levels": [4, 4]},
+}
+
+
+IN_A_FILE = ["single_task", "snr", "ple"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in IN_A_FILE])
+def test_unlike_experts(name):
+    model = network(name, **UNLIKE[name]())
+    assert list(answers(model)) == NAMES
+    assert len({weight.path for weight in model.weights}) == len(model.weights)
+
+
+@pytest.mark.parametrize("name", IN_A_FILE)
+def test_unlike_experts_in_a_keras_file(name, tmp_path):
+    model = network(name, **UNLIKE[name]())
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    expected, got = answers(model), answers(reloaded)
+    assert list(got) == NAMES
+    for task in NAMES:
+        np.testing.assert_array_equal(got[task], expected[task])
+
+
+def test_layers_that_were_given_are_left_alone():
+    given = unlike(3)
+    network("mmoe", experts=given)
+    assert [layer.built for layer in given] == [False] * 3
+
+
+def test_each_stream_of_cross_stitch_has_its_own_layer_in_every_level():
+    model = network("cross_stitch", streams=unlike(3), levels=[4, 4])
+    for level in (1, 2):
+        kinds = [type(model.get_layer(f"level_{level}_{k}")) for k in (1, 2, 3)]
+        assert kinds == [keras.layers.Dense, keras.Sequential, layers.Tower]
+
+
+@pytest.mark.parametrize("name", ["ple", "adatt"])
+def test_unlike_experts_read_the_stream_of_their_module(name):
+    own = {"a": [keras.layers.Dense(4, "tanh")], "ab": 2, "shared_x": 1}
+    model = network(name, specific=own, shared=0, levels=[4, 4])
+    readers = [model.get_layer(f"level_2_experts_{k}") for k in (2, 3)]
+    assert [reader.slots for reader in readers] == [[1, 1], [2]]
+    before = answers(model)
+    kernel = model.get_layer("level_1_experts_1_1").kernel
+    kernel.assign(keras.ops.convert_to_numpy(kernel) + 1)
+    after = answers(model)
+    moved = [task for task in NAMES if not np.array_equal(after[task], before[task])]
+    assert moved == (["a"] if name == "ple" else NAMES)
+
+
+# Folding
+
+
+def half_closed(model):
+    """Closes pairs at random and the last expert's, but no gate's first pair."""
+    generator = np.random.default_rng(0)
+    for own in layers_of(model, layers.SoftmaxGate):
+        reads = own.open_pairs()
+        closed = generator.random(reads.shape) < 0.3
+        closed[:, -1] = True
+        closed[np.arange(len(reads)), reads.argmax(axis=1)] = False
+        own.gate.set_log_alpha(np.where(closed, -4.0, 1.0)[reads])
+
+
+def experts_of(model):
+    """Number of experts, those given as layers among them."""
+    stacked = sum(level.num_experts for level in layers_of(model, layers.Experts))
+    return stacked + len(layers_of(model, keras.layers.Dense))
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("omoe", {"experts": 3}),
+        ("mmoe", {"experts": 3}),
+        ("cgc", {"specific": 0, "shared": 3}),
+        ("ple", {"specific": 1, "shared": 2}),
+        ("ple", {"specific": 0, "shared": [keras.layers.Dense(4) for _ in range(3)]}),
+    ],
+)
+def test_fold_without_closed_pairs_and_experts(name, arguments):
+    if name != "cgc":
+        arguments = {"levels": [4, 4], **arguments}
+    model = network(name, gate={"hard_concrete": {}}, **arguments)
+    half_closed(model)
+    folded = fold(model)
+    expected, got = answers(model), answers(folded)
+    assert list(got) == NAMES
+    for task in NAMES:
+        np.testing.assert_allclose(got[task], expected[task], atol=1e-6)
+    assert gates(folded) == []
+    assert experts_of(folded) < experts_of(model)
+    before, after = structure(model), structure(folded)
+    assert after.connections < before.connections
+    assert after.parameters < before.parameters
+    assert after.flops < before.flops
+
+
+@pytest.mark.parametrize("name", ["omoe", "mmoe"])
+def test_fold_keeps_the_experts_that_a_gate_reads(name):
+    model = network(name, experts=4, levels=[4], gate={"hard_concrete": {}})
+    gate = model.get_layer("task_gate")
+    closed = np.zeros((gate.num_outputs, 4), bool)
+    closed[:, [0, 2]] = True
+    gate.gate.set_log_alpha(np.where(closed, -4.0, 1.0).ravel())
+    folded = fold(model)
+    [experts] = layers_of(folded, layers.Experts)
+    assert experts.num_experts == 2
+    count = structure(folded).sub_networks - structure(model).sub_networks
+    assert count == -2
+    for task in NAMES:
+        got, expected = answers(folded)[task], answers(model)[task]
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+# Refusals
+
+
+ONE = "`levels` should be the widths of an expert for each level, one or more. "
+HAVE = "Each task should have an expert of its own or a shared one to read. "
+
+
+@pytest.mark.parametrize("levels", [[], (), 4, "44"])
+@pytest.mark.parametrize("name", ["omoe", "mmoe", "ple", "adatt", "cross_stitch"])
+def test_refused_levels(name, levels):
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, levels=levels)
+    assert str(error.value) == f"{ONE}Received: levels={levels!r}"
+
+
+@pytest.mark.parametrize("name", ["cgc", "ple", "adatt"])
+@pytest.mark.parametrize("own", [["a"], ["a", "ab", "b"], ["a", "ab", "shared_x", "b"]])
+def test_refused_names(name, own):
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, dict.fromkeys(own, 1))
+    assert str(error.value) == (
+        "`specific` should have an entry for each of the tasks "
+        f"['a', 'ab', 'shared_x']. Received: {sorted(own)}"
+    )
+
+
+@pytest.mark.parametrize("name", ["cgc", "ple", "adatt"])
+@pytest.mark.parametrize(
+    "own, shared, counts",
+    [
+        (0, 0, "specific=[0, 0, 0], shared=0"),
+        ({"a": 1, "ab": 0, "shared_x": 2}, 0, "specific=[1, 0, 2], shared=0"),
+        ({"a": [], "ab": 1, "shared_x": 2}, [], "specific=[0, 1, 2], shared=0"),
+        (-1, 2, "specific=[-1, -1, -1], shared=2"),
+        (1, -1, "specific=[1, 1, 1], shared=-1"),
+    ],
+)
+def test_refused_counts(name, own, shared, counts):
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, own, shared)
+    assert str(error.value) == f"{HAVE}Received: {counts}"
+
+
+@pytest.mark.parametrize("level", [models.extraction, models.fusion])
+@pytest.mark.parametrize(
+    "shape, shared, modules",
+    [((2, 4), 1, 3), ((3, 4), 0, 2), ((4, 4), 1, 3), ((2, 4, 4), 0, 2)],
+)
+def test_refused_streams(level, shape, shared, modules):
+    with pytest.raises(ValueError) as error:
+        level(keras.Input(shape), [1, 1], shared, last=False)
+    assert str(error.value) == (
+        "The streams should be of shape (batch, d), or of shape "
+        f"(batch, {modules}, d) with one for each module. "
+        f"Received: shape={(None, *shape)}"
+    )
+
+
+WIDE = [keras.layers.Dense(4), keras.layers.Dense(5)]
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("omoe", {"experts": WIDE}),
+        ("mmoe", {"experts": WIDE}),
+        ("snr", {"levels": [(WIDE, 4)]}),
+        ("cgc", {"specific": WIDE}),
+        ("ple", {"shared": WIDE}),
+        ("adatt", {"specific": WIDE}),
+        ("cross_stitch", {"streams": [*WIDE, WIDE[0]]}),
+    ],
+)
+def test_refused_widths(name, arguments):
+    count = 3 if name == "cross_stitch" else 2
+    shapes = [(None, 4), (None, 5), (None, 4)][:count]
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, **arguments)
+    assert str(error.value) == (
+        "Experts given as layers should all have outputs of one shape (batch, d). "
+        f"Received: shapes={shapes}"
+    )
+
+
+@pytest.mark.parametrize("no_layer", [3, "dense", keras.layers.Dense, None])
+@pytest.mark.parametrize(
+    "name, argument",
+    [("mmoe", "experts"), ("cgc", "specific"), ("ple", "shared"), ("adatt", "shared")],
+)
+def test_refused_experts(name, argument, no_layer):
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, **{argument: [no_layer]})
+    assert str(error.value) == (
+        f"Experts should be a number, or a list of Keras layers. Received: {no_layer!r}"
+    )
+
+
+@each_recipe
+def test_refused_position(name):
+    tasks = [Regression("ab"), Binary("a", position=Position("x", 3))]
+    counts = {"specific": 1} if "specific" in RECIPES[name] else {}
+    with pytest.raises(ValueError) as error:
+        network(name, tasks, **counts)
+    assert str(error.value) == (
+        "A position should be no feature, since it is not known when serving. "
+        "Received: column='x' for both"
+    )
+
+
+@each_recipe
+@pytest.mark.parametrize("column", ["level_1", "task_gate", "ab_tower", "a_score"])
+def test_refused_column(name, column):
+    feature = Numeric(column, mean=(0.0,), std=(1.0,))
+    with pytest.raises(ValueError) as error:
+        getattr(models, name.split()[0])([feature], TASKS, **RECIPES[name])
+    assert str(error.value) == (
+        f"Columns should not be named like layers of the model. Received: columns="
+        f"{[column]}"
+    )
+
+
+@each_recipe
+def test_refused_tasks(name):
+    build = getattr(models, name.split()[0])
+    with pytest.raises(ValueError, match="`tasks` should be one or more tasks"):
+        build(FEATURES, [])
+    with pytest.raises(ValueError, match="`features` should be adapted to data"):
+        build([Numeric("x")], TASKS)
+
+
+@pytest.mark.parametrize("name", ["single_task", "shared_bottom"])
+@pytest.mark.parametrize(
+    "bottom, text",
+    [
+        ((), "`units` should be one or more widths. Received: units=()"),
+        (0, "`units` should be a positive integer. Received: units=0"),
+        ((4, "a"), "`units` should be a positive integer. Received: units='a'"),
+    ],
+)
+def test_refused_bottom(name, bottom, text):
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, bottom)
+    assert str(error.value) == text
