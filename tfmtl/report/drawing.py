@@ -21,7 +21,7 @@ _TASK_COLOURS = (
 _SHARED, _DEAD = "#333333", "#c8c8c8"
 _LEGEND = (
     "dark: shared   ·   coloured: for one task   ·   hollow: no live input, "
-    "a constant   ·   pale: reaches no task"
+    "a constant   ·   pale: reaches no task   ·   dashed: read by a gate"
 )
 
 
@@ -114,9 +114,9 @@ def _draw_edge(
         [x0, x1],
         [y0, y1],
         color=colours[edge.target],
-        linewidth=0.6 + 3.4 * share,
+        linewidth=1.0 if edge.selects else 0.6 + 3.4 * share,
         alpha=0.35 + 0.5 * share,
-        linestyle=":" if edge.source in constant else "-",
+        linestyle="--" if edge.selects else ":" if edge.source in constant else "-",
         zorder=1,
     )
 

@@ -28,11 +28,14 @@ class Edge:
         target: The sub-network or task that reads it.
         strength: Size of what the connection does: z times the Frobenius norm of
             W for a transformation, z for an average, 1 where there is no gate.
+        selects: Whether the target's gate reads the source, to weigh what the target
+            reads; nothing else of it is passed on.
     """
 
     source: Node
     target: Node
     strength: float
+    selects: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,21 @@ class _Reader:
                         found[k] |= self.sources[read][j]
             self.sources[ref] = found
         if sub_networks:
-            # what a gate reads decides on weights, it is not passed on
-            inputs = call.inputs[:1] if isinstance(rule, OfMixture) else call.inputs
-            self._add_level(call, inputs)
+            is_mixture = isinstance(rule, OfMixture)
+            self._add_level(call, call.inputs[:1] if is_mixture else call.inputs)
+            if is_mixture:
+                self._add_selectors(call)
 
     def connect(self, node: Node, sources: list[Node]) -> None:
         self.edges.extend(Edge(source, node, 1.0) for source in sources)
+
+    def _add_selectors(self, call: Call) -> None:
+        [result], weights = call.results, call.inputs[1]
+        selectors = self.sources[weights]
+        for k, reached in enumerate(self.sources[result]):
+            [node] = reached
+            for source in sorted_nodes(selectors[k if len(selectors) > 1 else 0]):
+                self.edges.append(Edge(source, node, 1.0, selects=True))
 
     def _add_level(self, call: Call, inputs: list[Ref]) -> None:
         operation: Any = call.operation

@@ -12,10 +12,8 @@ from tfmtl.folding import fold, structure
 from tfmtl.sparsity import gates
 from tfmtl.tasks import Binary, Position, Regression, compile_arguments
 
-FEATURES = [
-    Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3),
-    Categorical("c", units=2, vocabulary=("red", "blue")),
-]
+FEATURES = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
+COLOUR = Categorical("colour", units=2, vocabulary=("red", "blue"))
 SHOWN = Position("shown_at", num_positions=5)
 TASKS = [Binary("a", position=SHOWN), Regression("ab"), Binary("shared_x", weight=2.0)]
 NAMES = [task.name for task in TASKS]
@@ -38,13 +36,10 @@ each_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
 def rows(count=12):
-    tensor = keras.ops.convert_to_tensor
     generator = np.random.default_rng(0)
-    colours = np.resize(["red", "blue", "green"], (count, 1))
     return {
-        "x": tensor(generator.normal(size=(count, 3)), "float32"),
-        "c": tensor(colours.tolist()),
-        "shown_at": tensor(np.resize(np.arange(7) - 1, (count, 1)), "int32"),
+        "x": generator.normal(size=(count, 3)).astype("f4"),
+        "shown_at": np.resize(np.arange(7) - 1, (count, 1)).astype("i4"),
     }
 
 
@@ -77,7 +72,7 @@ def layers_of(model, kind):
 def test_columns_in_tasks_out(name):
     model = built(name)
     assert isinstance(model, keras.Model)
-    assert sorted(model.input) == ["c", "shown_at", "x"]
+    assert sorted(model.input) == ["shown_at", "x"]
     outputs = answers(model)
     assert list(outputs) == NAMES
     assert all(y.shape == (12, 1) for y in outputs.values())
@@ -95,9 +90,17 @@ def test_name_of_the_model(name):
 def test_one_task_without_position(name):
     counts = {"specific": 2} if "specific" in RECIPES[name] else {}
     model = network(name, [Regression("ab")], name="ranker", **counts)
-    assert sorted(model.input) == ["c", "x"]
+    assert sorted(model.input) == ["x"]
     assert list(answers(model)) == ["ab"]
     assert model.name == "ranker"
+
+
+@each_recipe
+def test_embeddings(name):
+    model = getattr(models, name.split()[0])([COLOUR], TASKS, **RECIPES[name])
+    found = [layer.name for layer in layers_of(model, layers.FieldEmbedding)]
+    own = [f"task_{task}_embedding_2" for task in NAMES]
+    assert found == (own if name == "single_task" else ["embedding_2"])
 
 
 @each_recipe

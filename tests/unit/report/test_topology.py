@@ -5,8 +5,9 @@ from matplotlib.image import imread
 
 from tfmtl.features import Numeric
 from tfmtl.folding import fold
-from tfmtl.models import snr
+from tfmtl.models import ple, snr
 from tfmtl.report import Node, draw, topology
+from tfmtl.report.topology import Edge
 from tfmtl.tasks import Binary
 
 
@@ -88,3 +89,17 @@ def test_the_picture_is_written_in_one_step(model, tmp_path):
     picture = imread(path)
     assert picture.std() > 0
     assert [file.name for file in tmp_path.iterdir()] == ["topology.png"]
+
+
+def test_what_a_gate_reads_reaches_the_task():
+    x = Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    tasks = [Binary("a"), Binary("b")]
+    model = ple([x], tasks, specific={"a": 1, "b": 0}, shared=2, levels=[4, 4])
+    found = topology(model)
+    stream = Node("level_1_mixture", 1)  # of b, which has no expert of its own
+    [edge] = [edge for edge in found.edges if edge.source == stream]
+    assert edge == Edge(stream, Node("level_2_mixture", 1), 1.0, selects=True)
+    assert stream in found.live
+    passed_on = [edge for edge in found.edges if not edge.selects]
+    assert all(edge.source.layer != edge.target.layer for edge in passed_on)
+    assert not [e for e in found.edges if e.selects and "level_1" in e.target.layer]
