@@ -57,8 +57,8 @@ def own(initializer: Any, key: int | str) -> Any:
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()
-    seed = config.get("seed")
-    if not isinstance(seed, int | None):
+    # one without a seed draws no numbers; one with a generator draws anew each time
+    if not isinstance(config.get("seed", ""), int | None):
         return initializer
     return type(initializer).from_config(reseeded(config, key))
 

@@ -14,6 +14,7 @@ from tfmtl.models.parts import (
     Units,
     assemble,
     check_levels,
+    check_widths,
     copy_of,
     parallel_experts,
 )
@@ -167,8 +168,13 @@ def cross_stitch(
     """
     check_tasks(tasks)
     check_levels(levels)
-    inputs, x = encode(features)
     size = len(tasks)
+    if streams is not None and (isinstance(streams, int) or len(streams) != size):
+        raise ValueError(
+            f"`streams` should be a list of Keras layers, one for each of {size} "
+            f"tasks. Received: streams={streams!r}"
+        )
+    inputs, x = encode(features)
     others = (1 - own_share) / (size - 1) if size > 1 else 0.0
     mixing = np.full((size, size), others)
     np.fill_diagonal(mixing, own_share)
@@ -192,5 +198,7 @@ def _single(
 ) -> Tensor:
     """The output of one network, `(batch, d)`."""
     if isinstance(bottom, keras.layers.Layer):
-        return copy_of(bottom, name)(x)
+        output = copy_of(bottom, name)(x)
+        check_widths([output])
+        return output
     return parallel_experts(x, 1, bottom, None, expert, name)[:, 0]

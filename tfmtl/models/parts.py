@@ -18,6 +18,8 @@ ExpertList = int | Sequence[keras.layers.Layer]
 # Arguments of a `SoftmaxGate`, or what makes a gate as that class does.
 Gate = Arguments | Callable[..., keras.layers.Layer]
 
+_EXPERTS = "Experts should be a number, or a list of Keras layers."
+
 
 def parallel_experts(
     inputs: Tensor,
@@ -40,6 +42,8 @@ def parallel_experts(
     if isinstance(experts, int):
         arguments = own_arguments(expert, name)
         return Experts(experts, units, slots=slots, name=name, **arguments)(inputs)
+    if not count(experts):
+        raise ValueError(f"{_EXPERTS} Received: {experts!r}")
     read = [inputs] * len(experts)
     if slots is not None:
         read = [inputs[:, slot] for slot in slots]
@@ -47,18 +51,31 @@ def parallel_experts(
         copy_of(template, f"{name}_{k}")(x)
         for k, (template, x) in enumerate(zip(experts, read, strict=True), 1)
     ]
+    check_widths(outputs)
+    return keras.ops.stack(outputs, axis=1)
+
+
+def check_widths(outputs: Sequence[Tensor]) -> None:
+    """Raises `ValueError` unless all are of one shape `(batch, d)`."""
     shapes = [tuple(getattr(y, "shape", ())) for y in outputs]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise ValueError(
             "Experts given as layers should all have outputs of one shape (batch, d). "
             f"Received: shapes={shapes}"
         )
-    return keras.ops.stack(outputs, axis=1)
 
 
 def count(experts: ExpertList) -> int:
-    """Number of experts."""
-    return experts if isinstance(experts, int) else len(experts)
+    """Number of experts.
+
+    Raises:
+        ValueError: If it is neither a number nor a list.
+    """
+    if isinstance(experts, int):
+        return experts
+    if not isinstance(experts, (list, tuple)):
+        raise ValueError(f"{_EXPERTS} Received: {experts!r}")
+    return len(experts)
 
 
 def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
@@ -68,10 +85,7 @@ def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
     own, so that no two copies start alike.
     """
     if not isinstance(template, keras.layers.Layer):
-        raise ValueError(
-            "Experts should be a number, or a list of Keras layers. "
-            f"Received: {template!r}"
-        )
+        raise ValueError(f"{_EXPERTS} Received: {template!r}")
     config = reseeded(template.get_config(), name)
     return type(template).from_config({**config, "name": name})
 
@@ -95,6 +109,11 @@ def make_gate(
     reads: Sequence[Sequence[bool]] | None = None,
 ) -> keras.layers.Layer:
     """A gate as a recipe's `gate` says: arguments, or what makes one."""
+    if gate is not None and not isinstance(gate, Mapping) and not callable(gate):
+        raise ValueError(
+            "`gate` should be a dict of arguments of SoftmaxGate, or what makes a "
+            f"gate. Received: gate={gate!r}"
+        )
     if callable(gate):
         return gate(num_outputs, num_experts, reads=reads, name=name)
     gate = own_arguments(gate, name)
@@ -124,7 +143,8 @@ def assemble(
     as a further input.
     """
     columns = list(inputs)
-    for column in columns:
+    positions = [task.position.column for task in tasks if task.position is not None]
+    for column in [*columns, *positions]:
         _check_column(column, tasks)
     outputs = {}
     for task, stream in zip(tasks, streams, strict=True):

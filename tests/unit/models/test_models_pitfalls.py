@@ -135,7 +135,7 @@ def test_experts_start_unlike(name):
     assert_unlike_experts(pristine(name))
 
 
-@each_recipe
+@pytest.mark.parametrize("name", [*GATED, "snr", "cross_stitch"])
 def test_experts_with_one_seeded_initializer_start_unlike(name):
     initializer = keras.initializers.GlorotUniform(seed=7)
     assert_unlike_experts(network(name, expert={"kernel_initializer": initializer}))
@@ -200,21 +200,18 @@ def test_gates_are_a_kernel_and_nothing_else(name):
     assert any("moving_variance" in weight.path for weight in model.weights)
 
 
-def parts_of(weight):
-    """A weight's gradient, cut into what must not be 0: experts, pairs, connections."""
-
-    def cut(gradient):
-        if weight.name in ("theta", "z"):
-            return gradient.reshape(-1, 1)
-        if "_gate/" in weight.path:
-            return gradient.T
-        if gradient.ndim == 4:
-            return gradient.transpose(0, 2, 1, 3).reshape(-1, gradient[0, :, 0].size)
-        if gradient.ndim == 3 or weight.path.split("/")[-1].startswith("bias_"):
-            return gradient
-        return gradient[None]
-
-    return cut
+def parts_of(weight, gradient):
+    """A gradient, cut into what must not be 0: experts, pairs, connections."""
+    if weight.name in ("theta", "z"):
+        return gradient.reshape(-1, 1)
+    if "_gate/" in weight.path:
+        return gradient.T
+    if gradient.ndim == 4:
+        j, d, i, h = gradient.shape
+        return gradient.transpose(0, 2, 1, 3).reshape(j * i, d * h)
+    if gradient.ndim == 3 or weight.name.startswith("bias_"):
+        return gradient
+    return gradient[None]
 
 
 def gradients(model, columns, training=False):
@@ -238,11 +235,12 @@ def test_every_weight_gets_a_gradient(name, gate):
     for own in gates(model):
         own.set_log_alpha(1.5)  # z = 0.88: nearly open, and not clipped
     for weight, gradient in gradients(model, {"x": rows(24)}):
-        for part in parts_of(weight)(values(gradient)):
+        for part in parts_of(weight, values(gradient)):
             assert np.isfinite(part).all()
             assert (part != 0).any(), weight.path
 
 
+# for SNR see test_models_snr.py
 @pytest.mark.parametrize("name", [name for name in RECIPES if "snr" not in name])
 def test_every_weight_is_saved(name, tmp_path):
     extra = {"gate": {"use_bias": True, "dropout": 0.1}} if name in GATED else {}
@@ -472,32 +470,29 @@ def test_noise_is_no_weight(name):
         assert names == {*kernel, "bias", "theta"}
 
 
-@pytest.mark.parametrize(
-    "name, gate",
-    [
-        ("snr", {"l0": 0.5}),
-        ("snr average", {"l0": 0.5}),
-        ("mmoe", {"hard_concrete": {"l0": 0.5}}),
-        ("ple", {"hard_concrete": {"l0": 0.5}}),
-    ],
-)
-class TestGatesOfARecipe:
-    def test_penalty_is_a_sum_over_all_of_them(self, name, gate):
-        model = network(name, gate=gate)
-        found = gates(model)
-        for k, own in enumerate(found):
-            own.set_log_alpha(0.5 - k)
-        assert len(model.losses) == len(found)
-        expected = 0.5 * sum(values(own.open_probability()).sum() for own in found)
-        np.testing.assert_allclose(float(sum(model.losses)), expected, rtol=1e-6)
+@pytest.fixture(scope="module", params=["snr", "snr average", "mmoe", "ple"])
+def with_gates(request):
+    arguments = {"l0": 0.5}
+    if "snr" not in request.param:
+        arguments = {"hard_concrete": arguments}
+    return network(request.param, gate=arguments)
 
-    def test_noise_in_training_only(self, name, gate):
-        model = network(name, gate=gate)
-        for own in gates(model):
-            own.set_log_alpha(0.0)
-        noisy = [answers(model, training=True) for _ in range(2)]
-        assert changed(*noisy) == NAMES
-        assert changed(answers(model), answers(model)) == []
+
+def test_penalty_is_a_sum_over_all_gates(with_gates):
+    found = gates(with_gates)
+    for k, gate in enumerate(found):
+        gate.set_log_alpha(0.5 - k)
+    assert len(with_gates.losses) == len(found)
+    expected = 0.5 * sum(values(gate.open_probability()).sum() for gate in found)
+    np.testing.assert_allclose(float(sum(with_gates.losses)), expected, rtol=1e-6)
+
+
+def test_noise_in_training_only(with_gates):
+    for gate in gates(with_gates):
+        gate.set_log_alpha(0.0)
+    noisy = [answers(with_gates, training=True) for _ in range(2)]
+    assert changed(*noisy) == NAMES
+    assert changed(answers(with_gates), answers(with_gates)) == []
 
 
 def test_one_log_alpha_per_pair_that_is_read():
