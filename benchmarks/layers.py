@@ -2,9 +2,10 @@
 
 MMoE with 8 experts [256, 128], PLE with 2 levels [128] of 2 specific experts per
 task and 2 shared ones; towers of 64, a dense input of 128. The training step is
-`fit`'s, with Adam; inference is a SavedModel in TensorFlow's C++ session. Both
-networks alternate in one process; a cell is the median of the pairs' time of the
-separate layers ÷ time of the stacked ones, with the 10th and 90th percentile.
+`fit`'s, with Adam; inference is a SavedModel in TensorFlow's C++ session, on one
+thread. Both networks alternate in one process; a cell is the median of the pairs'
+time of the separate layers ÷ time of the stacked ones, with the 10th and 90th
+percentile.
 
     python benchmarks/layers.py
 """
@@ -190,7 +191,7 @@ def served(models: list[keras.Model], batches: list[int], seconds: float) -> lis
             export(model, Path(folder, str(k))).path for k, model in enumerate(models)
         )
         measured = compare_latency(
-            own, written, {"x": rows}, batches, int(20 * seconds), threads=2
+            own, written, {"x": rows}, batches, int(20 * seconds), threads=1
         )
     return [
         f"{pair.ratio:.2f} ({pair.ratio_p10:.2f} … {pair.ratio_p90:.2f})"
