@@ -29,7 +29,7 @@ class Facts:
         constant: Bits: which slots have the same value for every example.
         live: Bits: which slots something that reaches an output reads.
         pairs: Booleans `(outputs, experts)`: which weights of a gate may be other
-            than 0, for weights that mixtures alone read.
+            than 0.
         rules: The rule of each call, in the graph's order.
     """
 
@@ -44,8 +44,10 @@ class Facts:
         for call in graph.calls:
             gate, once = call.operation, calls_of[id(call.operation)] == 1
             if once and isinstance(gate, GateLayer):
-                if _read_by_mixtures_alone(graph, call.results[0]):
-                    self.pairs[call.results[0]] = gate.open_pairs()
+                self.pairs[call.results[0]] = gate.open_pairs()
+        self._trimmed = {
+            ref for ref in self.pairs if _read_by_mixtures_alone(graph, ref)
+        }
         for ref in keras.tree.flatten(graph.inputs):
             self._declare(ref, None)
         self.rules: list[Rule] = []
@@ -68,8 +70,11 @@ class Facts:
         return np.flatnonzero(self.live[ref] & ~self.constant[ref]).tolist()
 
     def columns(self, ref: Ref) -> list[int]:
-        """Experts that the live rows of a gate's weights have a weight for."""
-        if ref not in self.pairs:
+        """Experts that the folded weights of a gate have a column for.
+
+        Those that a live row reads, where mixtures alone read the weights, else all.
+        """
+        if ref not in self._trimmed:
             return list(range(ref.shape[2] or 0))
         return np.flatnonzero(self.pairs[ref][self.live[ref]].any(axis=0)).tolist()
 

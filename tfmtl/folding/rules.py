@@ -151,7 +151,7 @@ class OfMixture(Rule):
         wanted = layer.slot_reads()[outputs].any(axis=0)
         inputs, given = builder.given([experts], wanted, apart=False)
         constants = builder.constants([experts])
-        folded, order = layer.fold(outputs, np.array(inputs), constants)
+        folded, order = layer.fold(outputs, np.array(inputs, int), constants)
         builder.set_order(result, order.tolist())
         return [builder.add(folded, given)]
 
@@ -254,7 +254,7 @@ def rule_for(call: Call, slots: Slots, pairs: Pairs, shared: bool) -> Rule:
     Args:
         call: The call.
         slots: Number of slots of the tensors it reads.
-        pairs: Open pairs of the weights that mixtures alone read.
+        pairs: Open pairs of the weights of gates.
         shared: Whether its operation is called elsewhere too. A layer with
             slots then stays whole: its calls must keep one set of weights.
     """

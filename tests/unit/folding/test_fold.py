@@ -9,7 +9,9 @@ from tfmtl.folding import FoldError, compare, fold, structure
 from tfmtl.layers import (
     BroadcastConstant,
     Experts,
+    Mixture,
     PrunedTransformation,
+    SoftmaxGate,
     SubNetworkRouting,
     Tower,
 )
@@ -497,3 +499,21 @@ def test_what_is_frozen_inside_a_layer_stays_frozen(ranker):
     ranker.get_layer("a_tower").hidden[0].trainable = False
     folded = fold(ranker).get_layer("a_tower")
     assert [weight.trainable for weight in folded.weights] == [False] * 2 + [True] * 2
+
+
+@pytest.mark.parametrize("closed", [0.0, 0.5, 1.0])
+def test_weights_of_a_gate_that_are_an_output_stay_whole(closed):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3,), name="x")
+    weights = SoftmaxGate(2, 4, hard_concrete={}, name="gate")(x)
+    mixed = Mixture()([Experts(4, 5)(x), weights])
+    outputs = {"weights": weights, "click": Tower(())(mixed[:, 0])}
+    outputs["like"] = Tower(())(mixed[:, 1])
+    model = keras.Model({"x": x}, outputs)
+    [gate] = gates(model)
+    gate.set_log_alpha(np.where(np.arange(8) < closed * 8, -4.0, 4.0))
+    folded = fold(model)  # proves the outputs equal
+    assert folded.output["weights"].shape == (None, 2, 4)
+    assert structure(fold(folded)) == structure(folded)
+    computed = [layer for layer in folded.layers if isinstance(layer, Experts)]
+    assert sum(layer.num_experts for layer in computed) == (0 if closed == 1 else 4)
