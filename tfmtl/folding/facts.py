@@ -52,7 +52,8 @@ class Facts:
             self._declare(ref, None)
         self.rules: list[Rule] = []
         for call in graph.calls:
-            shared = calls_of[id(call.operation)] > 1
+            # a layer that reads nothing may be called anywhere
+            shared = calls_of[id(call.operation)] > 1 and not is_training_only(call)
             rule: Rule = Opaque()
             if prune or is_training_only(call):
                 rule = rule_for(call, self.slots, self.pairs, shared)

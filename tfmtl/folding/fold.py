@@ -19,13 +19,12 @@ def fold(
 ) -> keras.Model:
     """Makes the model of what pruning left, and proves that it is the same.
 
-    Connections whose gate serves exactly 0, sub-networks that nobody reads or
-    that read nothing, and what only they needed are gone; gates in between are
-    multiplied into their kernel. So do task-expert pairs that a gate closed, and
-    experts that no gate reads any more. A sub-network without a live input is a
-    constant: it becomes bias. Works on Functional and Sequential models that hold
-    layers with slots, with plain Keras layers between, and looks into nested
-    Functional models; what a composite layer holds inside stays as it is.
+    Connections and task-expert pairs whose gate serves exactly 0, sub-networks
+    that nobody reads or that read nothing, and what only they needed are gone;
+    gates in between are multiplied into their kernel. A sub-network without a live
+    input is a constant: it becomes bias. Works on Functional and Sequential models
+    that hold layers with slots, with plain Keras layers between, and looks into
+    nested Functional models; what a composite layer holds inside stays as it is.
 
     The result is an ordinary Keras model with the same inputs, those that nobody
     reads any more included (but not the named ones that matter in training alone,

@@ -175,7 +175,8 @@ class _Recorder:
 
 def _is_plain_call(model: Any, args: Any, kwargs: Any) -> bool:
     """Whether a nested model does nothing but run its graph on what it is given."""
-    if kwargs.get("training") or kwargs.get("mask") is not None:
+    masks = keras.tree.flatten(kwargs.get("mask"))
+    if kwargs.get("training") or any(mask is not None for mask in masks):
         return False
     given = [leaf for leaf in _leaves((args, kwargs)) if _is_ref(leaf)]
     inner = model.inputs

@@ -69,7 +69,11 @@ class Mixture(keras.layers.Layer):
     def fold_static(self, weights: np.ndarray) -> keras.layers.Layer:
         """A layer of the experts alone, where the weights are constants `(t, e)`."""
         return StaticMixture.of(
-            weights, self.width, name=self.name, dtype=self.dtype_policy
+            weights,
+            self.width,
+            name=self.name,
+            dtype=self.dtype_policy,
+            trainable=False,  # they stay what the gate gave
         )
 
     def flops(self) -> int:

@@ -62,7 +62,7 @@ def draw(topology: Topology, path: str | os.PathLike[str], title: str = "") -> P
     strongest: dict[str, float] = {}
     for edge in topology.edges:
         layer = edge.target.layer
-        strongest[layer] = max(strongest.get(layer, 0.0), edge.strength)
+        strongest[layer] = max(strongest.get(layer, 0.0), abs(edge.strength))
     for edge in topology.edges:
         scale = strongest[edge.target.layer]
         _draw_edge(axes, edge, places, colours, scale, topology.constant)
@@ -109,7 +109,7 @@ def _draw_edge(
     constant: frozenset[Node],
 ) -> None:
     (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
-    share = edge.strength / strongest
+    share = abs(edge.strength) / strongest
     axes.plot(
         [x0, x1],
         [y0, y1],

@@ -5,11 +5,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfmtl.folding import FoldError, compare, fold, structure
+from tfmtl.folding import (
+    FoldError,
+    compare,
+    fold,
+    structure,
+    without_training_inputs,
+)
 from tfmtl.layers import (
     BroadcastConstant,
     Experts,
     Mixture,
+    PositionBias,
     PrunedTransformation,
     SoftmaxGate,
     SubNetworkRouting,
@@ -517,3 +524,22 @@ def test_weights_of_a_gate_that_are_an_output_stay_whole(closed):
     assert structure(fold(folded)) == structure(folded)
     computed = [layer for layer in folded.layers if isinstance(layer, Experts)]
     assert sum(layer.num_experts for layer in computed) == (0 if closed == 1 else 4)
+
+
+def test_one_position_bias_for_two_tasks_and_a_recipe_in_a_model():
+    keras.utils.set_random_seed(0)
+    inputs = {
+        "x": keras.Input((3,), name="x"),
+        "shown": keras.Input((1,), name="shown", dtype="int32"),
+    }
+    bias = PositionBias(4)
+    outputs = {
+        task: keras.layers.Dense(1, name=task)(inputs["x"]) + bias(inputs["shown"])
+        for task in ("a", "b")
+    }
+    model = keras.Model(inputs, outputs)
+    again = {name: keras.Input(t.shape[1:], name=name) for name, t in inputs.items()}
+    again["shown"] = keras.Input((1,), name="shown", dtype="int32")
+    outer = keras.Model(again, model(again))
+    for found in (fold(model), without_training_inputs(model), fold(outer)):
+        assert list(found.input) == ["x"]

@@ -5,7 +5,7 @@ from matplotlib.image import imread
 
 from tfmtl.features import Numeric
 from tfmtl.folding import fold
-from tfmtl.models import ple, snr
+from tfmtl.models import adatt, ple, snr
 from tfmtl.report import Node, draw, topology
 from tfmtl.report.topology import Edge
 from tfmtl.tasks import Binary
@@ -103,3 +103,11 @@ def test_what_a_gate_reads_reaches_the_task():
     passed_on = [edge for edge in found.edges if not edge.selects]
     assert all(edge.source.layer != edge.target.layer for edge in passed_on)
     assert not [e for e in found.edges if e.selects and "level_1" in e.target.layer]
+
+
+def test_negative_weights_can_be_drawn(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = adatt([x], [Binary("a"), Binary("b")], specific=2, levels=[4])
+    model.get_layer("level_1_residual").z.assign([-1.0, -2.0, -0.5, 0.0])
+    assert draw(topology(model), tmp_path / "picture.png").stat().st_size > 10_000
