@@ -117,6 +117,7 @@ class Experts(keras.layers.Layer):
                     layer = normalization(
                         self.normalization,
                         dtype=self.dtype_policy,
+                        trainable=self.trainable,
                         name=f"normalization_{k}_{e}",
                     )
                     layer.build((None, units))
@@ -181,6 +182,7 @@ class Experts(keras.layers.Layer):
         for k, layer in enumerate(smaller.normalizations):
             level, e = divmod(k, len(outputs))
             old = self.normalizations[level * self.num_experts + outputs[e]]
+            layer.trainable = old.trainable
             layer.set_weights(old.get_weights())
         return smaller, outputs
 

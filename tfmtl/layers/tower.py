@@ -127,7 +127,7 @@ class Tower(keras.layers.Layer):
         }
 
     def _hidden_layer(self, k: int, units: int) -> list[keras.layers.Layer]:
-        policy = {"dtype": self.dtype_policy}
+        policy = {"dtype": self.dtype_policy, "trainable": self.trainable}
         if self.normalization is None:
             activation = self.activation
             layers = [

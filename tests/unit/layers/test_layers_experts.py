@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tfmtl import layers
+from tfmtl.folding import fold
 
 
 def kernel_of(layer, shape):
@@ -168,3 +169,22 @@ def test_refused_shapes(shape, text):
     with pytest.raises(ValueError) as error:
         layers.Experts(2, 4).build(shape)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Experts(2, 4, normalization="batch"),
+        layers.Tower((4,), normalization="batch"),
+    ],
+)
+def test_frozen_statistics_stay_frozen_in_a_copy(layer):
+    x = keras.Input((3,))
+    model = keras.Model(x, layer(x))
+    layer.trainable = False
+    rows = np.random.default_rng(0).normal(1.0, size=(8, 3)).astype("f4")
+    for copy in (model, keras.models.clone_model(model), fold(model)):
+        before = copy.get_weights()
+        copy(rows, training=True)
+        for old, new in zip(before, copy.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
