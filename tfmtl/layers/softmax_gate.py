@@ -97,6 +97,8 @@ class SoftmaxGate(keras.layers.Layer):
             shape=(input_shape[-1], count),
             initializer=side_by_side(self.kernel_initializer, self._pairs.sum(axis=1)),
             regularizer=self.kernel_regularizer,
+            dtype="float32",
+            autocast=False,
         )
         self.bias = None
         if self.use_bias:
@@ -117,7 +119,7 @@ class SoftmaxGate(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the weights of the experts, `(batch, outputs, experts)`."""
-        logits = ops.cast(self._logits(inputs), "float32")
+        logits = self._logits(ops.cast(inputs, "float32"))
         if self.bias is not None:
             logits = logits + spread_pairs(self.bias, self._pairs)
         if not self._pairs.all():
@@ -208,7 +210,7 @@ class SoftmaxGate(keras.layers.Layer):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         shape = (-1, self.num_outputs, self.num_experts)
-        kernel = spread_pairs(self.kernel, self._pairs)
+        kernel = spread_pairs(ops.convert_to_tensor(self.kernel), self._pairs)
         if self._slots is None:
             flat = ops.reshape(kernel, (-1, self.num_outputs * self.num_experts))
             return ops.reshape(ops.matmul(inputs, flat), shape)
