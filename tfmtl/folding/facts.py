@@ -13,7 +13,7 @@ from keras import ops
 
 from tfmtl.folding.graph import Call, Graph, Ref
 from tfmtl.folding.protocol import GateLayer, MixtureLayer
-from tfmtl.folding.rules import Opaque, Rule, rule_for
+from tfmtl.folding.rules import Opaque, Rule, TrainingOnly, rule_for
 
 
 class Facts:
@@ -52,10 +52,11 @@ class Facts:
             self._declare(ref, None)
         self.rules: list[Rule] = []
         for call in graph.calls:
-            # a layer that reads nothing may be called anywhere
-            shared = calls_of[id(call.operation)] > 1 and not is_training_only(call)
+            shared = calls_of[id(call.operation)] > 1
             rule: Rule = Opaque()
-            if prune or is_training_only(call):
+            if is_training_only(call):
+                rule = TrainingOnly()
+            elif prune:
                 rule = rule_for(call, self.slots, self.pairs, shared)
             self.rules.append(rule)
             for index, ref in enumerate(call.results):
@@ -151,7 +152,7 @@ def _read_by_mixtures_alone(graph: Graph, ref: Ref) -> bool:
 
 
 def is_training_only(call: Call) -> bool:
-    """Whether a call's inputs matter in training alone."""
+    """Whether a call's inputs matter in training alone: its layer says so."""
     return getattr(call.operation, "training_only", False)
 
 

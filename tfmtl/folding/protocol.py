@@ -15,9 +15,11 @@ class SlotLayer(Protocol):
 
     A layer whose folded layer also takes a list of single slots says so by
     `reads_apart`; a folded layer that gains from giving one, by `gains_apart`, and
-    gives it once its `apart` is set. A layer whose input matters in training alone
-    says so by `training_only`: it reads nothing, and an input that only such layers
-    read is no input of the folded model.
+    gives it once its `apart` is set.
+
+    Any layer whose input matters in training alone says so by `training_only`: it
+    reads nothing, and an input that only such layers read is no input of the folded
+    model.
     """
 
     def slot_reads(self) -> np.ndarray:

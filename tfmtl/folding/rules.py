@@ -49,6 +49,13 @@ class Opaque(Rule):
         return builder.call(call, [builder.read(ref) for ref in call.inputs])
 
 
+class TrainingOnly(Opaque):
+    """Reads nothing in inference: what it gives is the same for every example."""
+
+    def reads(self, call: Call, slots: Slots, output: int, position: int) -> np.ndarray:
+        return np.zeros((1, slots[call.inputs[position]] or 1), bool)
+
+
 class OfSlotLayer(Rule):
     """A layer that knows its slots and makes its own smaller copy."""
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import positive_int, share
@@ -87,16 +86,6 @@ class PositionBias(keras.layers.Layer):
     def training_only(self) -> bool:
         """Whether the input matters in training alone."""
         return True
-
-    def slot_reads(self) -> np.ndarray:
-        """Nothing is read in inference."""
-        return np.zeros((1, 1), bool)
-
-    def fold(
-        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> tuple[keras.layers.Layer, np.ndarray]:
-        """Not called: a layer that reads nothing is a constant."""
-        raise NotImplementedError("PositionBias is a constant in inference.")
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
