@@ -11,6 +11,7 @@ from tfmtl.layers.checks import known_selector, pairs, positive_int, share
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.layers.initializers import side_by_side
 from tfmtl.ops import gate_weights, log_openness, spread_pairs
+from tfmtl.ops.pairs import pair_index
 
 Tensor = Any
 
@@ -160,11 +161,8 @@ class SoftmaxGate(keras.layers.Layer):
             outputs = inputs  # one selector each, in the order in which they come
         z = self._served_gates()[np.ix_(outputs, columns)]
         reads = z > 0
-        kept = np.zeros_like(self._pairs)
-        kept[np.ix_(outputs, columns)] = reads
         # where the kept pairs are among the old ones, in the new order
-        numbers = np.cumsum(self._pairs.ravel()).reshape(self._pairs.shape) - 1
-        pair = numbers[np.ix_(outputs, columns)][reads]
+        pair = pair_index(self._pairs)[np.ix_(outputs, columns)][reads]
         bias = np.log(z[reads])
         if self.bias is not None:
             bias = bias + ops.convert_to_numpy(self.bias)[pair]

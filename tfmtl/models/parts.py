@@ -153,13 +153,12 @@ def assemble(
             "head_activation": task.head_activation,
             **own_arguments(tower, own_name),
         }
-        if task.position is None:
-            layer = Tower(output_units=task.output_units, name=own_name, **arguments)
+        position = task.position
+        head = None if position is None else arguments.pop("head_activation")
+        layer = Tower(output_units=task.output_units, name=own_name, **arguments)
+        if position is None:
             outputs[task.name] = layer(stream)
             continue
-        head = arguments.pop("head_activation")
-        layer = Tower(output_units=task.output_units, name=own_name, **arguments)
-        position = task.position
         if position.column in columns:
             raise ValueError(
                 "A position should be no feature, since it is not known when serving. "
