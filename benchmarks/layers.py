@@ -187,11 +187,11 @@ def served(models: list[keras.Model], batches: list[int], seconds: float) -> lis
     """The cells of inference."""
     rows = np.random.default_rng(0).standard_normal((4096, INPUTS)).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
-        written, own = (
+        separate, stacked = (
             export(model, Path(folder, str(k))).path for k, model in enumerate(models)
         )
         measured = compare_latency(
-            own, written, {"x": rows}, batches, int(20 * seconds), threads=1
+            stacked, separate, {"x": rows}, batches, int(20 * seconds), threads=1
         )
     return [
         f"{pair.ratio:.2f} ({pair.ratio_p10:.2f} … {pair.ratio_p90:.2f})"

@@ -17,7 +17,9 @@ class Network:
     def model(self):
         x = keras.Input((6,), name="x")
         y = layers.Experts(3, 8, activation="tanh")(x)
-        y = layers.SubNetworkRouting(2, 4, activation="tanh", gate={"l0": L0})(y)
+        y = layers.SubNetworkRouting(2, 4, activation="tanh", hard_concrete={"l0": L0})(
+            y
+        )
         y = layers.Tower((4,))(keras.layers.Flatten()(y))
         return set_weights(keras.Model({"x": x}, {"y": y}, name="network"))
 
@@ -27,4 +29,8 @@ class Network:
 
 NETWORK = Network()
 CASES = [*REGISTRY, NETWORK]
-WITHOUT_GRADIENT = {"BroadcastConstant", "Bucketize"}  # a constant, integers
+WITHOUT_GRADIENT = {
+    "BroadcastConstant",
+    "Bucketize",
+    "HashedCross",
+}  # a constant, integers

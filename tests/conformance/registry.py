@@ -81,6 +81,14 @@ class Entry:
         layer = self.layer(**kwargs)
         if self.cls is layers.Mixture:
             x = [x, keras.ops.transpose(x, (0, 2, 1))]
+        if self.cls is layers.JointProbability:
+            x = [keras.ops.sigmoid(x), keras.ops.sigmoid(-x)]
+        if self.cls is layers.ScoreFusion:
+            x = {"a": keras.ops.sigmoid(x), "b": keras.ops.sigmoid(-x)}
+        if self.cls in (layers.SequencePooling, layers.TargetAttention):
+            ids = keras.ops.cast(x[:, :, 0] > -0.5, "int32")
+            target = [x[:, :1]] if self.cls is layers.TargetAttention else []
+            x = [x, ids, *target]
         return joined(layer(x))
 
     def model(self, **kwargs):
@@ -189,8 +197,17 @@ REGISTRY = [
         (3,),
         input_dtype="int64",
     ),
+    Entry(layers.FieldGate, {"fields": [*"abcdefgh"], "hard_concrete": GATE}, (8, 2)),
     Entry(layers.GatherSlots, {"indices": [2, -1, 0]}, (4, 3)),
     Entry(layers.HardConcreteGate, {"shape": (2, 4), **GATE}, (2, 4)),
+    Entry(
+        layers.HashedCross,
+        {"hash_bins": 50},
+        (3,),
+        input_dtype="int64",
+        output_dtype="int64",
+    ),
+    Entry(layers.JointProbability, {}, (1,)),
     Entry(layers.Mixture, {}, (4, 3)),
     Entry(
         layers.PositionBias,
@@ -212,6 +229,19 @@ REGISTRY = [
             (3, 4),
         )
         for apart in (False, True)
+    ),
+    Entry(layers.ScaleSlots, {"scales": [0.5, 0.0, 1.0]}, (3, 2)),
+    *(
+        Entry(
+            layers.ScoreFusion,
+            {"weights": {"b": 0.5, "a": -0.25}, "kind": kind, "offset": 0.5},
+            (1,),
+        )
+        for kind in ("sum", "product")
+    ),
+    *(
+        Entry(layers.SequencePooling, {"kind": kind}, (4, 3))
+        for kind in ("sum", "mean", "max")
     ),
     *(
         Entry(
@@ -236,7 +266,12 @@ REGISTRY = [
     ),
     Entry(
         layers.Standardize,
-        {"mean": [1.0, -2.0], "std": [0.5, 2.0], "log": [True, False]},
+        {
+            "mean": [1.0, -2.0],
+            "std": [0.5, 2.0],
+            "log": [True, False],
+            "clip": [[None, 0.5], [-1.0, 1.0]],
+        },
         (2,),
     ),
     Entry(
@@ -265,11 +300,20 @@ REGISTRY = [
                 "use_bias": True,
                 "kernel_initializer": keras.initializers.HeNormal(seed=2),
                 "kernel_regularizer": keras.regularizers.L2(0.125),
-                "gate": GATE,
+                "hard_concrete": GATE,
             },
             (4, 5),
         )
         for kind, units in [("transformation", 6), ("average", None)]
+    ),
+    Entry(
+        layers.TargetAttention,
+        {
+            "units": (4, 3),
+            "activation": "tanh",
+            "kernel_initializer": keras.initializers.HeNormal(seed=2),
+        },
+        (4, 3),
     ),
     Entry(
         layers.Tower,

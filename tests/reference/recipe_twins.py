@@ -94,8 +94,8 @@ def cgc(model, x, tasks, specific, shared):
 def adatt(model, x, tasks, specific, shared, levels):
     """Gates over all experts, and a learned sum of a module's own ones.
 
-    The weights of the own ones are 1 where every module has a single expert. For the
-    arguments see `ple`.
+    The weights of the own ones are 1, and no weights, where every module has a single
+    expert. For the arguments see `ple`.
     """
     module_of = modules(specific, shared)
     single = all(count == 1 for count in specific) and shared in (0, 1)
@@ -109,14 +109,15 @@ def adatt(model, x, tasks, specific, shared, levels):
                 rows.append("s")
             name, size = f"level_{level}_gate", len(module_of)
             weights = module_gates(model, name, [range(size)] * len(rows), read, size)
-            native = iter(weight(model, f"level_{level}_residual", "z"))
+            if not single:
+                native = iter(weight(model, f"level_{level}_residual", "z"))
             read = []
             for row, module in enumerate(rows):
                 stream = mixed(weights[row], outputs)
                 for e, own in enumerate(module_of):
                     if own == module:
-                        learned = next(native)
-                        stream = stream + (1.0 if single else learned) * outputs[e]
+                        learned = 1.0 if single else next(native)
+                        stream = stream + learned * outputs[e]
                 read.append(stream)
         streams.append(read)
     return predictions(model, tasks, streams)
@@ -174,8 +175,10 @@ def softmax(x, kernel):
 
 def mixtures(model, gate, x, outputs, count):
     """Mixtures of all experts by `count` gates that read one x."""
-    kernel = weight(model, gate, "kernel")
     size = len(outputs)
+    if size == 1:
+        return [outputs[0]] * count
+    kernel = weight(model, gate, "kernel")
     return [
         mixed(softmax(x, kernel[:, k * size : (k + 1) * size]), outputs)
         for k in range(count)
@@ -224,13 +227,18 @@ def module_gates(model, layer, gates, read, experts):
 
     Args:
         model: The model.
-        layer: Name of the gates' layer, whose kernel has their columns side by side.
+        layer: Name of the gates' layer, whose kernel has their columns side by side,
+            none for a gate of a single expert.
         gates: Per gate the experts that it weighs.
         read: Per module its stream, the shared one last.
         experts: Number of experts.
     """
-    kernel, found = weight(model, layer, "kernel"), []
+    choose, found = any(len(own) > 1 for own in gates), []
+    kernel = weight(model, layer, "kernel") if choose else np.zeros((1, 0))
     for module, own in enumerate(gates):
+        if len(own) == 1:
+            found.append(np.eye(experts)[own[0]])
+            continue
         columns, kernel = np.split(kernel, [len(own)], axis=1)
         weights = np.zeros(experts)
         weights[own] = softmax(read[module], columns)

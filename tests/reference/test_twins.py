@@ -1,11 +1,14 @@
 """Every operation and layer against its twin in NumPy."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import twins
 
-from tfmtl import layers, ops
+from tfmtl import layers, models, ops, tasks
 from tfmtl.ops.grouping import group_outputs
 
 CONSTANTS = [(2 / 3, -0.1, 1.1), (0.5, -1.0, 2.0), (0.9, -0.3, 1.5)]
@@ -225,8 +228,9 @@ def some_reads(outputs, inputs):
 
 
 def per_output(packed, reads):
-    """The last axis of packed values, cut into the pairs of each output."""
-    return np.split(packed, np.cumsum(reads.sum(axis=1))[:-1], axis=-1)
+    """The last axis of packed values, cut into those of each output with a choice."""
+    counts = reads.sum(axis=1)
+    return np.split(packed, np.cumsum(np.where(counts > 1, counts, 0))[:-1], axis=-1)
 
 
 def as_stated(value):
@@ -304,10 +308,11 @@ class TestMixtureLayers:
         x = numbers(9, batch, d) if spare is None else numbers(9, batch, i + spare, d)
         layer = layers.SoftmaxGate(i, j, reads.tolist(), use_bias)
         layer, weights = randomized(layer, x.shape)
-        biases = weights[1] if use_bias else np.zeros(reads.sum())
+        kernel = weights[0] if weights else np.zeros((d, 0))
+        biases = weights[1] if use_bias and weights else np.zeros(kernel.shape[1])
         expected = twins.softmax_gate(
             x,
-            per_output(weights[0], reads),
+            per_output(kernel, reads),
             per_output(biases, reads),
             reads,
             reads.astype(float),
@@ -320,13 +325,17 @@ class TestMixtureLayers:
         x = numbers(9, batch, i, d) if stacked else numbers(9, batch, d)
         layer = layers.SoftmaxGate(i, j, reads.tolist(), True, hard_concrete={})
         layer.build(x.shape)
-        kernel, bias = numbers(0, *layer.kernel.shape), numbers(1, reads.sum())
-        log_alpha = np.clip(3 * numbers(2, reads.sum()), -4.605, 4.605)
-        log_alpha[-1] = -4.0
-        layer.kernel.assign(kernel)
-        layer.bias.assign(bias)
-        layer.gate.set_log_alpha(log_alpha)
-        z = twins.spread_pairs(twins.hard_concrete(log_alpha, -0.1, 1.1), reads)
+        counts = reads.sum(axis=1)
+        count = counts[counts > 1].sum()
+        kernel, bias = numbers(0, d, count), numbers(1, count)
+        log_alpha = np.clip(3 * numbers(2, count), -4.605, 4.605)
+        if count:
+            log_alpha[-counts[counts > 1][-1] :] -= 4.605 + log_alpha.max()  # a row
+            layer.kernel.assign(kernel)
+            layer.bias.assign(bias)
+            layer.gate.set_log_alpha(log_alpha)
+        log_alpha = np.clip(log_alpha, -4.605, 4.605)
+        z = twins.pair_gates(log_alpha, reads)
         expected = twins.softmax_gate(
             x, per_output(kernel, reads), per_output(bias, reads), reads, z
         )
@@ -456,3 +465,207 @@ def test_output_without_connection():
         "`open_connections` should have an open connection in every row. "
         "Received: rows without one=[1]"
     )
+
+
+def of(loss, **arguments):
+    return lambda y, x: loss(y, x, **arguments)
+
+
+def whole(generator, n, highest):
+    return generator.integers(0, highest, (n, 1)).astype("f4")
+
+
+def amounts(generator, n):
+    return np.maximum(0, generator.normal(1, 3, (n, 1))).astype("f4").round(2)
+
+
+KINDS = {  # the task, the loss of one label, and labels
+    "binary": (
+        tasks.Binary("t"),
+        twins.log_loss,
+        lambda g, n: whole(g, n, 2),
+    ),
+    "squared": (tasks.Regression("t"), twins.squared_error, amounts),
+    "huber": (
+        tasks.Regression("t", delta=0.75),
+        of(twins.huber_error, delta=0.75),
+        amounts,
+    ),
+    "log-normal": (
+        tasks.LogNormal("t", sigma=1.25),
+        of(twins.log_normal_error, sigma=1.25),
+        amounts,
+    ),
+    "weighted": (tasks.WeightedLogistic("t"), twins.weighted_log_loss, amounts),
+    "count": (tasks.Count("t"), twins.poisson_loss, lambda g, n: whole(g, n, 6)),
+    "class": (
+        tasks.MultiClass("t", num_classes=4),
+        twins.class_loss,
+        lambda g, n: whole(g, n, 4),
+    ),
+    "multi-label": (
+        tasks.MultiLabel("t", num_labels=3),
+        twins.log_loss,
+        lambda g, n: g.integers(0, 2, (n, 3)).astype("f4"),
+    ),
+    "ordinal": (
+        tasks.Ordinal("t", num_levels=4),
+        twins.ordinal_loss,
+        lambda g, n: whole(g, n, 4),
+    ),
+    "two levels": (
+        tasks.Ordinal("t", num_levels=2),
+        twins.ordinal_loss,
+        lambda g, n: whole(g, n, 2),
+    ),
+}
+SEVERAL = ("class", "ordinal", "two levels")  # raw numbers for one label
+
+
+def heads(own_tasks):
+    """A model of towers that are the heads alone, fed with what they would compute."""
+    inputs, outputs = {}, {}
+    for task in own_tasks:
+        raw = keras.Input((task.output_units,), name=f"raw_{task.name}")
+        identity = np.eye(task.output_units).tolist()
+        p = layers.Tower(
+            (),
+            task.output_units,
+            head_activation=task.head_activation,
+            kernel_initializer=keras.initializers.Constant(identity),
+            name=f"{task.name}_tower",
+        )(raw)
+        if task.after is not None:
+            joint = layers.JointProbability(name=f"{task.name}_joint")
+            p = joint([outputs[task.after], p])
+        inputs[raw.name], outputs[task.name] = raw, p
+    return models.MultiTaskModel(inputs, outputs, tasks=own_tasks)
+
+
+def loss_and_gradients(model, inputs, labels, weights):
+    """In a graph, as `fit` has it."""
+
+    @tf.function
+    def run(inputs, labels, weights):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = model(inputs, training=True)
+            loss = model.compute_loss(inputs, labels, outputs, weights)
+        return loss, tape.gradient(loss, inputs)
+
+    inputs, labels, weights = keras.tree.map_structure(
+        lambda x: tf.constant(x, "float32"), (inputs, labels, weights)
+    )
+    return run(inputs, labels, weights)
+
+
+def hidden(how, task, labels, missing):
+    """Missing labels in one of the ways to say so: task, labels to give."""
+    if how == "nan":
+        return task, {"t": np.where(missing, np.nan, labels)}
+    if how == "sentinel":
+        return replace(task, missing=-9.0), {"t": np.where(missing, -9.0, labels)}
+    seen = np.where(missing[:, :1], [[0.0], [-1.0], [np.nan]] * 8, 2.5)
+    return replace(task, where="seen"), {"t": labels, "seen": seen}
+
+
+def examples(kind, how):
+    """A task, labels to give, raws, weights, and by the twin loss and gradient."""
+    task, loss, draw = KINDS[kind]
+    generator = np.random.default_rng(list(KINDS).index(kind))
+    labels = draw(generator, 24)
+    raw = generator.normal(scale=2, size=(24, task.output_units)).astype("f4")
+    weights = generator.uniform(0, 2, 24).astype("f4")
+    weights[5] = 0
+    missing = generator.random(labels.shape) < 0.4
+    if how == "where":
+        missing[:] = missing[:, :1]
+    task, given = hidden(how, task, labels, missing)
+    labels = np.where(missing, np.nan, labels)
+
+    def mean(raw):
+        each = raw[:, None] if kind in SEVERAL else raw
+        return twins.labelled_mean(loss, labels, each, weights)
+
+    slope = twins.slope(mean, raw.astype("f8"))
+    return task, given, raw, weights, mean(raw.astype("f8")), slope
+
+
+@pytest.mark.parametrize("how", ["nan", "sentinel", "where"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradient_of_a_kind(kind, how):
+    task, given, raw, weights, expected, slope = examples(kind, how)
+    model = heads([task])
+    model.compile("sgd", metrics={})
+    loss, gradients = loss_and_gradients(model, {"raw_t": raw}, given, weights)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    np.testing.assert_allclose(gradients["raw_t"], slope, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_step_of_a_kind_in_fit(kind):
+    task, given, raw, weights, expected, slope = examples(kind, "nan")
+    model = heads([task])
+    model.compile(keras.optimizers.SGD(1.0), metrics={})
+    batches = tf.data.Dataset.from_tensors(({"raw_t": raw}, given, weights))
+    history = model.fit(batches, verbose=0, shuffle=False).history
+    np.testing.assert_allclose(history["loss"], expected, rtol=2e-6)
+    np.testing.assert_allclose(history["t_loss"], expected, rtol=2e-6)
+    bias = model.get_layer("t_tower").head.bias.numpy()
+    np.testing.assert_allclose(-bias, slope.sum(axis=0), rtol=5e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_funnel_loss(steps):
+    names = ["a", "b", "c"][:steps]
+    before = [None, *names[:-1]]
+    own = [tasks.Binary(name, after=b) for name, b in zip(names, before, strict=True)]
+    generator = np.random.default_rng(0)
+    raw = generator.normal(scale=2, size=(steps, 24)).astype("f4")
+    taken = np.cumprod(generator.integers(0, 2, (steps, 24)), axis=0).astype("f4")
+    taken[generator.random(taken.shape) < 0.3] = np.nan
+    weights = generator.uniform(0, 2, 24).astype("f4")
+
+    def mean(raw):
+        total = 0.0
+        for k in range(steps):
+            of_step = raw[: k + 1].T[:, None]
+            labels, counts = taken[k][:, None], weights.astype("f8")
+            total += twins.labelled_mean(twins.funnel_loss, labels, of_step, counts)
+        return total
+
+    model = heads(own)
+    model.compile("sgd", metrics={})
+    inputs = {f"raw_{name}": x[:, None] for name, x in zip(names, raw, strict=True)}
+    labels = dict(zip(names, taken, strict=True))
+    loss, gradients = loss_and_gradients(model, inputs, labels, weights)
+    np.testing.assert_allclose(loss, mean(raw.astype("f8")), rtol=2e-6)
+    got = np.stack([gradients[name][:, 0] for name in inputs])
+    slope = twins.slope(mean, raw.astype("f8"))
+    np.testing.assert_allclose(got, slope, rtol=2e-5, atol=1e-7)
+
+
+def probabilities(seed, *shape):
+    return np.random.default_rng(seed).random(shape).astype("f4")
+
+
+def test_joint_probability():
+    first, second = probabilities(0, 9, 1), probabilities(1, 9, 1)
+    expected = twins.joint_probability(first, second)
+    assert_close(ops.joint_probability(first, second), expected)
+    assert_close(layers.JointProbability()([first, second]), expected)
+
+
+@pytest.mark.parametrize("kind, offset", [("sum", 0), ("product", 0), ("product", 0.5)])
+def test_score_fusion(kind, offset):
+    predictions = {task: probabilities(k, 9, 1) for k, task in enumerate("abc")}
+    weights = {"c": 2.0, "a": -0.5}
+    expected = twins.score_fusion(predictions, weights, kind, offset)
+    assert_close(layers.ScoreFusion(weights, kind, offset)(predictions), expected)
+
+
+@pytest.mark.parametrize("power, expected", [(0.0, 0.5), (2.0, 0.0)])
+def test_product_of_a_probability_that_is_0(power, expected):
+    fusion = layers.ScoreFusion({"a": 1.0, "b": power}, "product")
+    score = fusion({"a": np.array([[0.5]], "f4"), "b": np.array([[0.0]], "f4")})
+    assert_close(score, np.array([[expected]]))

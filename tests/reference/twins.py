@@ -173,7 +173,8 @@ def softmax_gate(x, kernels, biases, reads, z):
 
     Args:
         x: Selector `(batch, d)`, or `(batch, outputs, d)` with one for each.
-        kernels: Per output a kernel `(d, number of experts it reads)`.
+        kernels: Per output a kernel `(d, number of experts it reads)`; one that
+            reads a single expert gives it weight 1 and has no columns.
         biases: Per output a bias, one value for each of these experts.
         reads: Which experts each output reads, `(outputs, experts)`.
         z: Openness of the pairs, `(outputs, experts)`.
@@ -182,12 +183,39 @@ def softmax_gate(x, kernels, biases, reads, z):
     for b in range(len(x)):
         for t, row in enumerate(reads):
             own = [e for e in range(len(row)) if row[e]]
+            if len(own) == 1:
+                g[b, t, own[0]] = 1
+                continue
             selector = x[b] if x.ndim == 2 else x[b, t]
             logits = dense(selector, kernels[t], biases[t], identity)
             weights = gate_weights(logits[None, None], z[None, None, t, own])
             for number, e in enumerate(own):
                 g[b, t, e] = weights[0, 0, number]
     return g
+
+
+def pair_gates(log_alpha, reads):
+    """z of the pairs of rows that read several; one of each row stays open.
+
+    Args:
+        log_alpha: Location of their gates, packed row by row.
+        reads: Which experts each output reads, `(outputs, experts)`.
+
+    Returns:
+        z, `(outputs, experts)`, 1 for the pair of a row that reads only one.
+    """
+    z, given = np.zeros(reads.shape), iter(log_alpha)
+    for t, row in enumerate(reads):
+        own = [e for e in range(len(row)) if row[e]]
+        if len(own) == 1:
+            z[t, own[0]] = 1
+            continue
+        located = {e: next(given) for e in own}
+        for e in own:
+            z[t, e] = hard_concrete(located[e], -0.1, 1.1)
+        if not z[t].any():
+            z[t, max(own, key=located.get)] = 1
+    return z
 
 
 def batch_normalization(x, gamma, beta, mean, variance, epsilon=1e-3):
@@ -242,3 +270,106 @@ def deep_experts(x, hidden, slots, activation):
 def position_bias(positions, biases):
     """Inference: the bias of a missing position, the first, for every example."""
     return np.array([[biases[0][0]] for _ in positions])
+
+
+def softplus(x):
+    """log(1 + exp(x))."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def log_loss(y, logit):
+    """-y log p - (1 - y) log(1 - p), p = sigmoid(logit)."""
+    return y * softplus(-logit) + (1 - y) * softplus(logit)
+
+
+def squared_error(y, p):
+    return (p - y) ** 2
+
+
+def huber_error(y, p, delta):
+    error = abs(p - y)
+    return error**2 / 2 if error <= delta else delta * (error - delta / 2)
+
+
+def log_normal_error(y, x, sigma):
+    """Of log(1 + y), normal around mu, where 1 + exp(x) = exp(mu + sigma^2 / 2)."""
+    mu = math.log(1 + math.exp(x)) - sigma**2 / 2
+    return (math.log(1 + y) - mu) ** 2 / (2 * sigma**2)
+
+
+def weighted_log_loss(y, x):
+    """A positive counts y times; the odds are exp(x)."""
+    p = math.exp(x) / (1 + math.exp(x))
+    return -y * math.log(p) if y > 0 else -math.log(1 - p)
+
+
+def poisson_loss(y, x):
+    """-log of the Poisson probability of y, less log y!, where the mean is exp(x)."""
+    return math.exp(x) - y * x
+
+
+def class_loss(y, logits):
+    total = sum(math.exp(logit) for logit in logits)
+    return -math.log(math.exp(logits[int(y)]) / total)
+
+
+def ordinal_loss(y, x):
+    """Mean over levels k of the log loss of "y > k", whose logits fall with k."""
+    logit, total = x[0], 0.0
+    for k in range(len(x)):
+        if k:
+            logit -= softplus(x[k])
+        total += log_loss(float(y > k), logit)
+    return total / len(x)
+
+
+def funnel_loss(y, logits):
+    """Log loss of a product of probabilities."""
+    p = math.prod(sigmoid(logit) for logit in logits)
+    return -y * math.log(p) - (1 - y) * math.log(1 - p)
+
+
+def labelled_mean(loss, labels, raw, weights):
+    """sum_i w_i L(y_i, x_i) / sum_i w_i, over the labels y_i that are not NaN.
+
+    Args:
+        loss: L of one label, and what its tower computes.
+        labels: `(batch, k)`.
+        raw: `(batch, k)`, or `(batch, 1, d)` where a loss takes several numbers.
+        weights: `(batch,)`.
+    """
+    total, counted = 0.0, 0.0
+    for b, k in np.ndindex(labels.shape):
+        if not math.isnan(labels[b, k]):
+            total += float(weights[b]) * loss(float(labels[b, k]), raw[b, k])
+            counted += float(weights[b])
+    return total / counted if counted else 0.0
+
+
+def slope(function, x, step=1e-5):
+    """The gradient by central differences."""
+    gradient = np.zeros(x.shape)
+    for k in np.ndindex(x.shape):
+        above, below = x.copy(), x.copy()
+        above[k] += step
+        below[k] -= step
+        gradient[k] = (function(above) - function(below)) / (2 * step)
+    return gradient
+
+
+def joint_probability(first, second):
+    y = np.zeros(first.shape)
+    for k in np.ndindex(y.shape):
+        y[k] = first[k] * second[k]
+    return y
+
+
+def score_fusion(predictions, weights, kind, offset):
+    """A sum of w p, or a product of (p + offset)^w."""
+    batch = len(next(iter(predictions.values())))
+    y = np.full((batch, 1), 0.0 if kind == "sum" else 1.0)
+    for b in range(batch):
+        for task, w in weights.items():
+            p = float(predictions[task][b, 0])
+            y[b] = y[b] + w * p if kind == "sum" else y[b] * (p + offset) ** w
+    return y

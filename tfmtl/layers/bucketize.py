@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.layers.fields import fields_of, side_by_side
+
 Tensor = Any
 
 
@@ -18,6 +20,7 @@ class Bucketize(keras.layers.Layer):
     y_k = 0                                              x_k is NaN or infinite
         = 1 + number of the column's boundaries <= x_k   otherwise
     input (batch, columns), output (batch, columns) int64
+    input a list of columns (batch, 1) each, output the same
     ```
 
     Values are compared in float32, also under a mixed-precision policy.
@@ -27,7 +30,8 @@ class Bucketize(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
 
     Raises:
-        ValueError: If a column's boundaries do not ascend.
+        ValueError: If a column's boundaries do not ascend, or the input has another
+            number of columns.
 
     Example:
         >>> import keras, tfmtl
@@ -46,20 +50,49 @@ class Bucketize(keras.layers.Layer):
                     f"`boundaries` should ascend in each column. Received: {column}"
                 )
 
+    def build(self, input_shape: Any) -> None:
+        """Notes whether the columns come one by one."""
+        fields = fields_of(input_shape)
+        self.fields = len(fields or ())
+        if sum(shape[-1] for shape in fields or [input_shape]) != len(self.boundaries):
+            raise ValueError(
+                f"Bucketize should be called on {len(self.boundaries)} columns. "
+                f"Received: shape={input_shape}"
+            )
+        self.built = True
+
     def call(self, inputs: Tensor) -> Tensor:
-        """Returns bucket numbers, `(batch, columns)`."""
+        """Returns bucket numbers, `(batch, columns)` or one by one."""
         longest = max(len(column) for column in self.boundaries)
         padded = np.full((len(self.boundaries), longest), np.inf, "f4")
         for k, column in enumerate(self.boundaries):
             padded[k, : len(column)] = column
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(side_by_side(inputs), "float32")
         passed = x[:, :, None] >= ops.convert_to_tensor(padded)
         buckets = 1 + ops.sum(ops.cast(passed, "int64"), axis=-1)
-        return ops.where(ops.isfinite(x), buckets, ops.zeros_like(buckets))
+        buckets = ops.where(ops.isfinite(x), buckets, 0)
+        if not isinstance(inputs, list | tuple):
+            return buckets
+        return ops.split(buckets, len(self.boundaries), axis=1)
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+    def compute_output_spec(self, inputs: Tensor) -> Any:
         """The input's shape, int64."""
-        return keras.KerasTensor(inputs.shape, "int64")
+        return keras.tree.map_structure(
+            lambda column: keras.KerasTensor(column.shape, "int64"), inputs
+        )
+
+    def slot_reads(self) -> np.ndarray:
+        """Each column reads itself."""
+        return np.eye(self.fields or 1, dtype=bool)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The same layer for the columns of `outputs` only."""
+        config = self.get_config()
+        if self.fields:
+            config["boundaries"] = [self.boundaries[k] for k in outputs]
+        return type(self).from_config(config), outputs
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

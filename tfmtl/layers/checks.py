@@ -1,6 +1,7 @@
 """Checks of layer arguments, with errors that say what was expected and came."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -8,17 +9,26 @@ import numpy as np
 
 def positive_int(name: str, value: Any) -> int:
     """Returns `value` where it is a positive integer, else raises `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(
             f"`{name}` should be a positive integer. Received: {name}={value!r}"
         )
-    return value
+    return int(value)
 
 
 def widths(name: str, value: Any) -> tuple[int, ...]:
     """Returns one width or several as a tuple of positive integers."""
-    several = value if isinstance(value, Sequence) else (value,)
+    several = value if isinstance(value, Iterable) else (value,)
     return tuple(positive_int(name, width) for width in several)
+
+
+def mapping(name: str, value: Any) -> dict[str, Any]:
+    """Returns a copy of `value` where it holds arguments by name."""
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"`{name}` should be a dict of arguments. Received: {name}={value!r}"
+        )
+    return dict(value)
 
 
 def share(name: str, value: float) -> float:
@@ -59,8 +69,9 @@ def pairs(reads: Any, num_outputs: int, num_inputs: int) -> np.ndarray:
     """
     if reads is None:
         return np.ones((num_outputs, num_inputs), bool)
-    matrix = np.asarray(reads, bool)
-    if matrix.shape != (num_outputs, num_inputs) or not matrix.any(axis=1).all():
+    fits = [len(row) for row in reads] == [num_inputs] * num_outputs
+    matrix = np.asarray(reads, bool) if fits else None
+    if matrix is None or not matrix.any(axis=1).all():
         raise ValueError(
             f"`reads` should be booleans of shape {(num_outputs, num_inputs)}, with a "
             f"true one in every row. Received: reads={reads!r}"

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import positive_int
+from tfmtl.layers.fields import fields_of, side_by_side
 
 Tensor = Any
 
@@ -18,15 +19,16 @@ class FieldEmbedding(keras.layers.Layer):
 
     ```
     y_f = table[offset_f + id_f],   offset_f = sizes_0 + ... + sizes_{f-1}
-    input (batch, fields) integers, output (batch, fields, units)
+    input (batch, fields) integers, or a list of fields (batch, 1) each
+    output (batch, fields, units)
     ```
 
     One table means one look-up and one gradient, whatever the number of fields.
-    An id outside `0 ... size - 1` reads row 0 of its field, the unknown row: it
-    neither fails the batch nor reads another field's row.
+    An id outside `0 ... size - 1` reads row 0 of its field: it neither fails the
+    batch nor reads another field's row.
 
     Args:
-        sizes: Number of rows of each field, unknown row included.
+        sizes: Number of rows of each field.
         units: Width of an embedding.
         embeddings_initializer: Initializer of the table. Defaults to `"uniform"`.
         embeddings_regularizer: Regulariser of the table. Defaults to `None`.
@@ -58,6 +60,10 @@ class FieldEmbedding(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the table."""
+        fields = fields_of(input_shape)
+        self.apart = fields is not None
+        if fields is not None and all(shape[1:] == (1,) for shape in fields):
+            input_shape = (None, len(fields))
         if len(input_shape) != 2 or input_shape[1] != len(self.sizes):
             raise ValueError(
                 f"FieldEmbedding should be called on ids of shape (batch, "
@@ -73,18 +79,39 @@ class FieldEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the embeddings, `(batch, fields, units)`."""
-        sizes = np.array(self.sizes)
-        offsets = np.cumsum(sizes) - sizes
-        ids = ops.cast(inputs, "int64")
-        known = ops.logical_and(ids >= 0, ids < ops.convert_to_tensor(sizes, "int64"))
-        ids = ops.where(known, ids, ops.zeros_like(ids))
-        rows = ids + ops.convert_to_tensor(offsets, "int64")
+        first = np.cumsum([0, *self.sizes[:-1]])
+        sizes, first = (ops.convert_to_tensor(n, "int64") for n in (self.sizes, first))
+        ids = ops.cast(side_by_side(inputs), "int64")
+        known = ops.logical_and(ids >= 0, ids < sizes)
+        rows = ops.where(known, ids + first, first)
         return ops.take(self.embeddings, rows, axis=0)
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         """`(batch, fields, units)`, in the layer's compute dtype."""
-        shape = (inputs.shape[0], len(self.sizes), self.units)
-        return keras.KerasTensor(shape, self.compute_dtype)
+        batch = keras.tree.flatten(inputs)[0].shape[0]
+        return keras.KerasTensor(
+            (batch, len(self.sizes), self.units), self.compute_dtype
+        )
+
+    def slot_reads(self) -> np.ndarray:
+        """Which input each field reads: its own, or the one tensor of all."""
+        fields = len(self.sizes)
+        return np.eye(fields, dtype=bool) if self.apart else np.ones((fields, 1), bool)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The table of the fields of `outputs` only, where fields come one by one."""
+        ends = np.cumsum(self.sizes)
+        kept = outputs if self.apart else np.arange(len(self.sizes))
+        smaller = type(self).from_config(
+            {**self.get_config(), "sizes": [self.sizes[k] for k in kept]}
+        )
+        smaller.build([(None, 1)] * len(kept) if self.apart else (None, len(kept)))
+        rows = [np.arange(ends[k] - self.sizes[k], ends[k]) for k in kept]
+        table = ops.convert_to_numpy(self.embeddings)
+        smaller.embeddings.assign(table[np.concatenate(rows)])
+        return smaller, kept
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

@@ -16,7 +16,7 @@ _LOG_ALPHA_LIMIT = 4.605  # log 100: a closed gate still samples open 5 % of ste
 
 
 class L0Penalty(keras.regularizers.Regularizer):
-    """`l0 * sum P(z != 0)` of one gate, as the regulariser of its weight.
+    """`l0` times the number of open gates to expect, as the weight's regulariser.
 
     Being a property of the weight, it counts once however often the gate is
     called, and a frozen gate adds nothing. `gate` is public: every gate of a
@@ -31,7 +31,7 @@ class L0Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, theta: Tensor) -> Tensor:
         log_alpha = self.gate.rate_multiplier * ops.cast(theta, "float32")
-        return self.gate.l0 * ops.sum(self.gate.open_probability(log_alpha))
+        return self.gate.l0 * self.gate.expected_open(log_alpha)
 
 
 class _Clamp(keras.constraints.Constraint):
@@ -184,6 +184,14 @@ class HardConcreteGate(keras.layers.Layer):
         if log_alpha is None:
             log_alpha = self.log_alpha
         return open_probability(log_alpha, self.beta, self.gamma, self.zeta)
+
+    def expected_open(self, log_alpha: Tensor | None = None) -> Tensor:
+        """`sum P(z != 0)`, the number of open gates that is penalised.
+
+        Args:
+            log_alpha: Location to use in place of the layer's own.
+        """
+        return ops.sum(self.open_probability(log_alpha))
 
     def compute_output_shape(self, input_shape: Any = None) -> tuple[int, ...]:
         """The gates' shape, whatever the input."""

@@ -65,6 +65,8 @@ def own(initializer: Any, key: int | str) -> Any:
 
 def reseeded(config: Any, key: int | str) -> Any:
     """A configuration with every seed in it replaced by one that `key` decides."""
+    if isinstance(config, keras.initializers.Initializer):
+        return own(config, key)
     if isinstance(config, (list, tuple)):
         return type(config)(reseeded(part, key) for part in config)
     if not isinstance(config, dict):

@@ -42,14 +42,16 @@ class Mixture(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Checks that there is a weight for each expert."""
-        fits = len(input_shape) == 2 and all(len(shape) == 3 for shape in input_shape)
-        if not fits or input_shape[0][1] != input_shape[1][2]:
+        several = all(isinstance(shape, tuple | list) for shape in input_shape)
+        shapes = list(input_shape) if several else [input_shape]
+        fits = [len(shape) for shape in shapes] == [3, 3]
+        if not fits or shapes[0][1] != shapes[1][2]:
             raise ValueError(
                 "Mixture should be called on [experts, weights] of shapes "
                 "(batch, experts, d) and (batch, outputs, experts). "
-                f"Received: shapes={[tuple(shape) for shape in input_shape]}"
+                f"Received: shapes={[tuple(shape) for shape in shapes]}"
             )
-        (_, self.num_experts, self.width), (_, self.num_outputs, _) = input_shape
+        (_, self.num_experts, self.width), (_, self.num_outputs, _) = shapes
         self.built = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:

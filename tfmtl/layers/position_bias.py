@@ -46,6 +46,7 @@ class PositionBias(keras.layers.Layer):
 
     def __init__(self, num_positions: int, dropout: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.autocast = False  # a position is no number to round
         self.num_positions = positive_int("num_positions", num_positions)
         self.dropout = share("dropout", dropout)
         self.seed_generator = keras.random.SeedGenerator()
@@ -68,7 +69,7 @@ class PositionBias(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the logits, `(batch, 1)`, float32."""
-        positions = inputs[:, 0]
+        positions = ops.cast(inputs[:, 0], "float32")
         row = ops.zeros_like(positions)
         if training:
             known = (positions >= 0) & (positions < self.num_positions)

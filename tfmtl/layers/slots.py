@@ -1,4 +1,4 @@
-"""Small layers that fold puts between sub-networks: selecting and filling slots."""
+"""Small layers that fold puts between sub-networks: selecting, filling, scaling."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -90,6 +90,58 @@ class GatherSlots(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {**super().get_config(), "indices": self.indices}
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class ScaleSlots(keras.layers.Layer):
+    """Multiplies each slot by a number: what is left of gates that are not 0 or 1.
+
+    ```
+    y_k = scales_k x_k       input (batch, slots, ...), output the same shape
+    ```
+
+    Args:
+        scales: The number of each slot.
+        **kwargs: `name`, `dtype`.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> layer = tfmtl.layers.ScaleSlots([1.0, 0.5])
+        >>> [float(v) for v in layer(keras.ops.ones((1, 2, 1)))[0, :, 0]]
+        [1.0, 0.5]
+    """
+
+    def __init__(self, scales: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scales = [float(scale) for scale in scales]
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the scaled slots."""
+        shape = (len(self.scales), *[1] * (len(inputs.shape) - 2))
+        return inputs * ops.convert_to_tensor(
+            np.array(self.scales, "f4").reshape(shape), self.compute_dtype
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The input's shape."""
+        return input_shape
+
+    def slot_reads(self) -> np.ndarray:
+        """Each slot reads itself unless its number is 0."""
+        return np.diag(np.array(self.scales) != 0)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer | None, np.ndarray]:
+        """The same layer for the slots given."""
+        scales = [self.scales[k] for k in inputs]
+        if scales == [1.0] * len(scales):
+            return None, inputs
+        return ScaleSlots(scales, name=self.name, dtype=self.dtype_policy), inputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable."""
+        return {**super().get_config(), "scales": self.scales}
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_selector, pairs, positive_int, share
-from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.layers.checks import known_selector, mapping, pairs, positive_int, share
 from tfmtl.layers.initializers import side_by_side
+from tfmtl.layers.pair_gate import PairGate
 from tfmtl.ops import gate_weights, log_openness, spread_pairs
 from tfmtl.ops.pairs import pair_index
 
@@ -28,9 +28,9 @@ class SoftmaxGate(keras.layers.Layer):
     ```
 
     One gate, a row of the output, for each task (MMoE), for each task and the
-    shared module (PLE), or a single one (MoE). Rows are at least 0 and sum to 1,
-    except for a row whose pairs are all closed, which is 0. `Mixture` applies them.
-    Gates are computed in float32, also under a mixed-precision policy.
+    shared module (PLE), or a single one (MoE). Rows are at least 0 and sum to 1.
+    `Mixture` applies them. A gate of a single expert gives it weight 1 and has no
+    kernel. Gates are computed in float32, also under a mixed-precision policy.
 
     Args:
         num_outputs: Number of gates.
@@ -43,8 +43,9 @@ class SoftmaxGate(keras.layers.Layer):
             its own; the others are renormalised. A gate that would lose all of
             its pairs keeps them. Defaults to 0.
         hard_concrete: Arguments of a `HardConcreteGate` on the pairs, for example
-            `{"l0": 1e-3}`: pairs that it closes go when the model is folded.
-            Defaults to `None`, no such gate.
+            `{"l0": 1e-3}`: pairs that it closes go when the model is folded. The
+            penalty counts the experts that an output reads beyond one, which it
+            keeps. Defaults to `None`, no such gate.
         kernel_initializer: Initializer of one gate's `(d, experts)` kernel.
             Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
@@ -81,9 +82,12 @@ class SoftmaxGate(keras.layers.Layer):
         self.num_outputs = positive_int("num_outputs", num_outputs)
         self.num_experts = positive_int("num_experts", num_experts)
         self._pairs = pairs(reads, num_outputs, num_experts)
+        self._free = _with_choice(self._pairs)  # pairs whose weight is learned
         self.use_bias = use_bias
         self.dropout = share("dropout", dropout)
-        self.hard_concrete = None if hard_concrete is None else dict(hard_concrete)
+        self.hard_concrete = None
+        if hard_concrete is not None:
+            self.hard_concrete = mapping("hard_concrete", hard_concrete)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed_generator = keras.random.SeedGenerator()
@@ -92,17 +96,20 @@ class SoftmaxGate(keras.layers.Layer):
         """Creates the kernel of the pairs, and their gate where there is one."""
         known_selector("SoftmaxGate", self.num_outputs, input_shape)
         self._slots = input_shape[1] if len(input_shape) == 3 else None
-        count = int(self._pairs.sum())
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(input_shape[-1], count),
-            initializer=side_by_side(self.kernel_initializer, self._pairs.sum(axis=1)),
-            regularizer=self.kernel_regularizer,
-            dtype="float32",
-            autocast=False,
-        )
-        self.bias = None
-        if self.use_bias:
+        self._width = input_shape[-1]
+        self.kernel = self.bias = self.gate = None
+        counts = self._free.sum(axis=1)
+        count = int(counts.sum())
+        if count:
+            self.kernel = self.add_weight(
+                name="kernel",
+                shape=(self._width, count),
+                initializer=side_by_side(self.kernel_initializer, counts[counts > 0]),
+                regularizer=self.kernel_regularizer,
+                dtype="float32",
+                autocast=False,
+            )
+        if count and self.use_bias:
             self.bias = self.add_weight(
                 name="bias",
                 shape=(count,),
@@ -110,19 +117,24 @@ class SoftmaxGate(keras.layers.Layer):
                 dtype="float32",
                 autocast=False,
             )
-        self.gate = None
-        if self.hard_concrete is not None:
-            self.gate = HardConcreteGate(
-                (count,), dtype="float32", name="gate", **self.hard_concrete
+        if count and self.hard_concrete is not None:
+            self.gate = PairGate(
+                self._free[counts > 0].tolist(),
+                dtype="float32",
+                name="gate",
+                **self.hard_concrete,
             )
             self.gate.build()
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the weights of the experts, `(batch, outputs, experts)`."""
+        if self.kernel is None:
+            shape = (ops.shape(inputs)[0], *self._pairs.shape)
+            return ops.cast(ops.broadcast_to(self._exist(), shape), self.compute_dtype)
         logits = self._logits(ops.cast(inputs, "float32"))
         if self.bias is not None:
-            logits = logits + spread_pairs(self.bias, self._pairs)
+            logits = logits + spread_pairs(self.bias, self._free)
         if not self._pairs.all():
             logits = logits + log_openness(self._exist())
         weights = gate_weights(logits, self._openness(logits, training))
@@ -161,9 +173,10 @@ class SoftmaxGate(keras.layers.Layer):
             outputs = inputs  # one selector each, in the order in which they come
         z = self._served_gates()[np.ix_(outputs, columns)]
         reads = z > 0
+        kept = _with_choice(reads)
         # where the kept pairs are among the old ones, in the new order
-        pair = pair_index(self._pairs)[np.ix_(outputs, columns)][reads]
-        bias = np.log(z[reads])
+        pair = pair_index(self._free)[np.ix_(outputs, columns)][kept]
+        bias = np.log(z[kept])
         if self.bias is not None:
             bias = bias + ops.convert_to_numpy(self.bias)[pair]
         use_bias = self.use_bias or bool(bias.any())
@@ -177,11 +190,11 @@ class SoftmaxGate(keras.layers.Layer):
                 "hard_concrete": None,
             }
         )
-        d = self.kernel.shape[0]
-        shape = (None, d) if self._slots is None else (None, len(outputs), d)
-        smaller.build(shape)
-        kernel = ops.convert_to_numpy(self.kernel)[:, pair]
-        smaller.set_weights([kernel, *([bias] if use_bias else [])])
+        slots = () if self._slots is None else (len(outputs),)
+        smaller.build((None, *slots, self._width))
+        if smaller.kernel is not None:
+            kernel = ops.convert_to_numpy(self.kernel)[:, pair]
+            smaller.set_weights([kernel, *([bias] if use_bias else [])])
         return smaller, outputs
 
     def connections(self) -> int:
@@ -190,7 +203,7 @@ class SoftmaxGate(keras.layers.Layer):
 
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""
-        return 2 * int(np.prod(self.kernel.shape))
+        return 0 if self.kernel is None else 2 * int(np.prod(self.kernel.shape))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -208,7 +221,7 @@ class SoftmaxGate(keras.layers.Layer):
 
     def _logits(self, inputs: Tensor) -> Tensor:
         shape = (-1, self.num_outputs, self.num_experts)
-        kernel = spread_pairs(ops.convert_to_tensor(self.kernel), self._pairs)
+        kernel = spread_pairs(ops.convert_to_tensor(self.kernel), self._free)
         if self._slots is None:
             flat = ops.reshape(kernel, (-1, self.num_outputs * self.num_experts))
             return ops.reshape(ops.matmul(inputs, flat), shape)
@@ -221,21 +234,30 @@ class SoftmaxGate(keras.layers.Layer):
 
     def _openness(self, logits: Tensor, training: bool | None) -> Tensor | None:
         """z of every pair, `None` where there is no gate and no dropout."""
-        z = None
-        if self.gate is not None:
-            z = spread_pairs(self.gate(training=training), self._pairs)
-        if training and self.dropout:
-            z = self._exist() if z is None else z
+        dropout = training and self.dropout
+        if self.gate is None and not dropout:
+            return None
+        z = self._gates(training)
+        if dropout:
             draw = keras.random.uniform(ops.shape(logits), seed=self.seed_generator)
             kept = ops.where(draw >= self.dropout, z, ops.zeros_like(z))
             z = ops.where(ops.any(kept > 0, axis=-1, keepdims=True), kept, z)
         return z
 
+    def _gates(self, training: bool | None) -> Tensor:
+        """z of every pair, 1 where it has no gate."""
+        if self.gate is None:
+            return self._exist()
+        z = spread_pairs(self.gate(training=training), self._free)
+        return ops.where(self._free, z, self._exist())
+
     def _exist(self) -> Tensor:
         return ops.convert_to_tensor(self._pairs.astype("float32"))
 
     def _served_gates(self) -> np.ndarray:
-        if self.gate is None:
-            return self._pairs.astype("float32")
-        z = spread_pairs(self.gate(training=False), self._pairs)
-        return ops.convert_to_numpy(z)
+        return ops.convert_to_numpy(self._gates(training=False))
+
+
+def _with_choice(reads: np.ndarray) -> np.ndarray:
+    """The pairs of rows that have more than one."""
+    return reads & (reads.sum(axis=1, keepdims=True) > 1)

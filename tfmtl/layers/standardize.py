@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.layers.fields import fields_of, side_by_side
+
 Tensor = Any
 
 
@@ -15,21 +17,25 @@ class Standardize(keras.layers.Layer):
     """Centres and scales each column; NaN and infinite values become the mean.
 
     ```
-    y_k = (g_k(x_k) - mean_k) / std_k,   g_k(x) = sign(x) log(1 + |x|) or x
+    y_k = (g_k(clip_k(x_k)) - mean_k) / std_k,   g_k(x) = sign(x) log(1 + |x|) or x
     input (batch, columns), output the same shape
+    input a list of fields (batch, width) each, output (batch, fields, width)
     ```
 
     Computed in float32, also under a mixed-precision policy, where large values
     would become infinite.
 
     Args:
-        mean: Mean of each column, of g(x) where `log`.
-        std: Standard deviation of each column, > 0, of g(x) where `log`.
+        mean: Mean of each column, of g(clip(x)).
+        std: Standard deviation of each column, > 0, of g(clip(x)).
         log: Whether g is the signed logarithm, per column.
+        clip: Lower and upper bound of each column, either of which may be `None`.
+            Defaults to no bounds.
         **kwargs: `name`, `dtype`.
 
     Raises:
-        ValueError: If the lengths differ or a `std` is not positive.
+        ValueError: If the lengths differ, a `std` is not positive, or the input has
+            another number of columns.
 
     Example:
         >>> import keras, tfmtl
@@ -43,38 +49,80 @@ class Standardize(keras.layers.Layer):
         mean: Sequence[float],
         std: Sequence[float],
         log: Sequence[bool],
+        clip: Sequence[Sequence[float | None]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.mean = [float(v) for v in mean]
         self.std = [float(v) for v in std]
         self.log = [bool(v) for v in log]
-        if not len(self.mean) == len(self.std) == len(self.log):
+        self.clip = None if clip is None else [list(bounds) for bounds in clip]
+        bounds = self.mean if self.clip is None else self.clip
+        if len({len(self.mean), len(self.std), len(self.log), len(bounds)}) > 1:
             raise ValueError(
-                "`mean`, `std` and `log` should have one entry per column. Received "
-                f"lengths: {len(self.mean)}, {len(self.std)}, {len(self.log)}"
+                "`mean`, `std`, `log` and `clip` should have one entry per column. "
+                f"Received lengths: {len(self.mean)}, {len(self.std)}, "
+                f"{len(self.log)}, {len(bounds)}"
             )
         if not all(v > 0 for v in self.std):
             raise ValueError(
                 f"`std` should be greater than 0. Received: std={self.std}"
             )
 
+    def build(self, input_shape: Any) -> None:
+        """Notes whether the columns come as fields."""
+        fields = fields_of(input_shape)
+        self.fields = len(fields or ())
+        columns = [shape[-1] for shape in fields or [input_shape]]
+        if sum(columns) != len(self.mean) or len(set(columns)) > 1:
+            raise ValueError(
+                f"Standardize should be called on {len(self.mean)} columns, in fields "
+                f"of equal width. Received: shape={input_shape}"
+            )
+        self.built = True
+
     def call(self, inputs: Tensor) -> Tensor:
-        """Returns standardised columns, of the input's shape."""
-        x = ops.cast(inputs, "float32")
+        """Returns standardised columns."""
+        x = ops.cast(side_by_side(inputs), "float32")
         finite = ops.isfinite(x)
-        x = ops.where(finite, x, ops.zeros_like(x))
+        x = ops.where(finite, x, 0.0)
+        if self.clip is not None:
+            x = ops.maximum(x, _bounds(self.clip, 0, -np.inf))
+            x = ops.minimum(x, _bounds(self.clip, 1, np.inf))
         if any(self.log):
             logged = ops.sign(x) * ops.log1p(ops.abs(x))
             x = ops.where(ops.convert_to_tensor(self.log), logged, x)
         mean = ops.convert_to_tensor(np.array(self.mean, "f4"))
         scale = ops.convert_to_tensor(1 / np.array(self.std, "f4"))
-        y = ops.where(finite, (x - mean) * scale, ops.zeros_like(x))
+        y = ops.where(finite, (x - mean) * scale, 0.0)
+        if self.fields:
+            y = ops.reshape(y, (-1, self.fields, len(self.mean) // self.fields))
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's shape."""
-        return input_shape
+        """The input's shape, or `(batch, fields, width)`."""
+        fields = fields_of(input_shape)
+        if fields is None:
+            return input_shape
+        return (fields[0][0], len(fields), fields[0][-1])
+
+    def slot_reads(self) -> np.ndarray:
+        """Each field reads itself."""
+        return np.eye(self.fields or 1, dtype=bool)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The same layer for the fields of `outputs` only."""
+        width = len(self.mean) // (self.fields or 1)
+        columns = [k * width + column for k in outputs for column in range(width)]
+        config = self.get_config()
+        for name in ("mean", "std", "log", "clip"):
+            if config[name] is not None:
+                config[name] = [config[name][column] for column in columns]
+        if not self.fields:
+            return type(self).from_config(self.get_config()), outputs
+        return type(self).from_config(config), outputs
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -83,4 +131,10 @@ class Standardize(keras.layers.Layer):
             "mean": self.mean,
             "std": self.std,
             "log": self.log,
+            "clip": self.clip,
         }
+
+
+def _bounds(clip: Sequence[Sequence[float | None]], side: int, none: float) -> Tensor:
+    bounds = [none if pair[side] is None else pair[side] for pair in clip]
+    return ops.convert_to_tensor(np.array(bounds, "f4"))

@@ -134,16 +134,24 @@ class StaticMixture(keras.layers.Layer):
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> tuple[keras.layers.Layer, np.ndarray]:
-        """The same sums of the slots given only; constants become bias."""
+    ) -> tuple[keras.layers.Layer | None, np.ndarray]:
+        """The same sums of the slots given only; constants become bias.
+
+        `None` where each sum is the slot given in its place.
+        """
         z = self.strengths()
         bias = (z @ constants)[outputs]
         if self.bias is not None:
             bias = bias + ops.convert_to_numpy(self.bias)[outputs]
+        z = z[np.ix_(outputs, inputs)]
+        use_bias = self.use_bias or bias.any()
+        linear = self.activation is keras.activations.linear
+        if linear and not use_bias and np.array_equal(z, np.eye(len(inputs))):
+            return None, outputs
         layer = self.of(
-            z[np.ix_(outputs, inputs)],
+            z,
             self.width,
-            bias if self.use_bias or bias.any() else None,
+            bias if use_bias else None,
             activation=self.activation,
             trainable=self.trainable,
             name=self.name,

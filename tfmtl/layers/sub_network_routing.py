@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_slots, positive_int
+from tfmtl.layers.checks import known_slots, mapping, positive_int
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.layers.initializers import stacked
 from tfmtl.layers.pruned_transformation import PrunedTransformation
@@ -47,7 +47,7 @@ class SubNetworkRouting(keras.layers.Layer):
         kernel_initializer: Initializer of one upper sub-network's `(j d, h)`
             kernel. Defaults to `"glorot_uniform"`.
         kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
-        gate: Arguments of the `HardConcreteGate`, for example
+        hard_concrete: Arguments of the `HardConcreteGate`, for example
             `{"l0": 1e-3, "beta": 0.5}`. Defaults to none.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -73,7 +73,7 @@ class SubNetworkRouting(keras.layers.Layer):
         use_bias: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         kernel_regularizer: Any = None,
-        gate: Mapping[str, Any] | None = None,
+        hard_concrete: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -95,7 +95,7 @@ class SubNetworkRouting(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.gate_arguments = dict(gate or {})
+        self.hard_concrete = mapping("hard_concrete", hard_concrete or {})
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate, the kernel of a transformation and the bias."""
@@ -106,7 +106,7 @@ class SubNetworkRouting(keras.layers.Layer):
             (self.num_outputs, slots),
             dtype=self.dtype_policy,
             name="gate",
-            **self.gate_arguments,
+            **self.hard_concrete,
         )
         self.gate.build()
         self.kernel = None
@@ -196,7 +196,7 @@ class SubNetworkRouting(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "gate": self.gate_arguments,
+            "hard_concrete": self.hard_concrete,
         }
 
     def _initial_kernel(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:

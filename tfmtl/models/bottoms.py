@@ -5,30 +5,32 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tfmtl.features import encode, encode_apart
+from tfmtl.features import Encoder, encode, encode_apart
 from tfmtl.features.specs import Feature
 from tfmtl.layers import StaticMixture
+from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
     Tensor,
     Units,
     assemble,
     check_levels,
+    check_unused,
     check_widths,
     copy_of,
     parallel_experts,
 )
-from tfmtl.tasks.tasks import Task, check_tasks
+from tfmtl.tasks.task import Task, check_tasks
 
 
 def single_task(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     bottom: Units | keras.layers.Layer = (64, 32),
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "single_task",
-) -> keras.Model:
+) -> MultiTaskModel:
     """One network for each task, which share no trained weight.
 
     ```
@@ -40,7 +42,7 @@ def single_task(
     global norm, it trains as the networks would one by one.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         bottom: Widths of each network's hidden layers, or a Keras layer of which
             each task gets a copy.
@@ -49,7 +51,7 @@ def single_task(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -76,13 +78,13 @@ def single_task(
 
 
 def shared_bottom(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     bottom: Units | keras.layers.Layer = (64, 32),
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "shared_bottom",
-) -> keras.Model:
+) -> MultiTaskModel:
     """One network for all tasks, and a tower for each.
 
     ```
@@ -90,7 +92,7 @@ def shared_bottom(
     ```
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         bottom: Widths of the shared hidden layers, or a Keras layer of which a copy
             is shared.
@@ -99,7 +101,7 @@ def shared_bottom(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -121,7 +123,7 @@ def shared_bottom(
 
 
 def cross_stitch(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     levels: Sequence[Units] = (64, 32),
     streams: Sequence[keras.layers.Layer] | None = None,
@@ -129,7 +131,7 @@ def cross_stitch(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "cross_stitch",
-) -> keras.Model:
+) -> MultiTaskModel:
     """A stream for each task, mixed with the others after every level.
 
     ```
@@ -138,7 +140,7 @@ def cross_stitch(
     ```
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         levels: Width of a stream per level; several widths for several layers
             between two mixtures.
@@ -150,7 +152,7 @@ def cross_stitch(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -168,6 +170,10 @@ def cross_stitch(
     """
     check_tasks(tasks)
     check_levels(levels)
+    if not 0 <= own_share <= 1:
+        raise ValueError(
+            f"`own_share` should be from 0 to 1. Received: own_share={own_share!r}"
+        )
     size = len(tasks)
     if streams is not None and (isinstance(streams, int) or len(streams) != size):
         raise ValueError(
@@ -198,6 +204,7 @@ def _single(
 ) -> Tensor:
     """The output of one network, `(batch, d)`."""
     if isinstance(bottom, keras.layers.Layer):
+        check_unused(expert)
         output = copy_of(bottom, name)(x)
         check_widths([output])
         return output

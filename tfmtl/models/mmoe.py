@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import keras
 
-from tfmtl.features import encode
+from tfmtl.features import Encoder, encode
 from tfmtl.features.specs import Feature
 from tfmtl.layers import Mixture
+from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
     ExpertList,
@@ -18,11 +19,11 @@ from tfmtl.models.parts import (
     make_gate,
     parallel_experts,
 )
-from tfmtl.tasks.tasks import Task, check_tasks
+from tfmtl.tasks.task import Task, check_tasks
 
 
 def mmoe(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     experts: ExpertList = 8,
     levels: Sequence[Units] = (64,),
@@ -30,7 +31,7 @@ def mmoe(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "mmoe",
-) -> keras.Model:
+) -> MultiTaskModel:
     """Multi-gate mixture of experts: each task weighs shared experts by its gate.
 
     ```
@@ -41,7 +42,7 @@ def mmoe(
     mixture of the level below; all gates read x.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         experts: Number of experts per level, or a list of unlike Keras layers, of
             which each level gets copies.
@@ -55,7 +56,7 @@ def mmoe(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -80,7 +81,7 @@ def mmoe(
 
 
 def omoe(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     experts: ExpertList = 8,
     levels: Sequence[Units] = (64,),
@@ -88,7 +89,7 @@ def omoe(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "omoe",
-) -> keras.Model:
+) -> MultiTaskModel:
     """One-gate mixture of experts (MoE, OMoE): all tasks share one mixture.
 
     ```
@@ -96,7 +97,7 @@ def omoe(
     ```
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         experts: Number of experts, or a list of unlike Keras layers.
         levels: Width of an expert per level; see `mmoe`.
@@ -106,7 +107,7 @@ def omoe(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -127,7 +128,7 @@ def omoe(
 
 
 def _mixture(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     num_gates: int,
     experts: ExpertList,
@@ -136,7 +137,7 @@ def _mixture(
     expert: Arguments | None,
     tower: Arguments | None,
     name: str,
-) -> keras.Model:
+) -> MultiTaskModel:
     check_tasks(tasks)
     check_levels(levels)
     inputs, x = encode(features)
@@ -144,10 +145,10 @@ def _mixture(
     stack = parallel_experts(x, experts, levels[0], None, expert, "level_1")
     for level, units in enumerate(levels[1:], 2):
         own_name = f"level_{level}"
-        weights = make_gate(gate, size, size, level, f"{own_name}_gate")(x)
+        weights = make_gate(gate, size, size, f"{own_name}_gate")(x)
         mixed = Mixture(name=f"{own_name}_mixture")([stack, weights])
         stack = parallel_experts(mixed, experts, units, range(size), expert, own_name)
-    weights = make_gate(gate, num_gates, size, len(levels) + 1, "task_gate")(x)
+    weights = make_gate(gate, num_gates, size, "task_gate")(x)
     mixed = Mixture(name="task_mixture")([stack, weights])
     streams = keras.ops.unstack(mixed, num_gates, axis=1)
     if num_gates == 1:

@@ -1,14 +1,21 @@
 """What recipes have in common: experts, gates, towers, and how they are named."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
 
-from tfmtl.layers import Experts, PositionBias, SoftmaxGate, Tower
-from tfmtl.layers.initializers import own, reseeded
-from tfmtl.tasks.tasks import Task
+from tfmtl.layers import (
+    Experts,
+    JointProbability,
+    PositionBias,
+    SoftmaxGate,
+    Tower,
+)
+from tfmtl.layers.initializers import reseeded
+from tfmtl.models.multi_task_model import MultiTaskModel
+from tfmtl.tasks.task import Task
 
 Tensor = Any
 Arguments = Mapping[str, Any]
@@ -39,12 +46,14 @@ def parallel_experts(
         expert: Further arguments of `Experts`, where `experts` is a number.
         name: Name of the layer, or the start of the experts' names.
     """
-    if isinstance(experts, int):
-        arguments = own_arguments(expert, name)
-        return Experts(experts, units, slots=slots, name=name, **arguments)(inputs)
-    if not count(experts):
+    size = count(experts)
+    if not isinstance(experts, list | tuple):
+        given = arguments("expert", expert, name, ("num_experts", "units", "slots"))
+        return Experts(size, units, slots=slots, name=name, **given)(inputs)
+    if not experts:
         raise ValueError(f"{_EXPERTS} Received: {experts!r}")
-    read = [inputs] * len(experts)
+    check_unused(expert)
+    read = [inputs] * size
     if slots is not None:
         read = [inputs[:, slot] for slot in slots]
     outputs = [
@@ -53,6 +62,15 @@ def parallel_experts(
     ]
     check_widths(outputs)
     return keras.ops.stack(outputs, axis=1)
+
+
+def check_unused(expert: Arguments | None) -> None:
+    """Raises `ValueError` for arguments of experts that are given as layers."""
+    if expert:
+        raise ValueError(
+            "`expert` should be left out where experts are given as layers, which "
+            f"have arguments of their own. Received: expert={expert!r}"
+        )
 
 
 def check_widths(outputs: Sequence[Tensor]) -> None:
@@ -71,11 +89,11 @@ def count(experts: ExpertList) -> int:
     Raises:
         ValueError: If it is neither a number nor a list.
     """
-    if isinstance(experts, int):
-        return experts
-    if not isinstance(experts, (list, tuple)):
-        raise ValueError(f"{_EXPERTS} Received: {experts!r}")
-    return len(experts)
+    if isinstance(experts, Integral):
+        return int(experts)
+    if isinstance(experts, list | tuple):
+        return len(experts)
+    raise ValueError(f"{_EXPERTS} Received: {experts!r}")
 
 
 def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
@@ -90,44 +108,47 @@ def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
     return type(template).from_config({**config, "name": name})
 
 
-def own_arguments(arguments: Arguments | None, name: str) -> dict[str, Any]:
-    """Arguments with seeded initialisers replaced by those of the layer `name`."""
-    return {
-        argument: own(value, name)
-        if isinstance(value, keras.initializers.Initializer)
-        else value
-        for argument, value in (arguments or {}).items()
-    }
+def arguments(
+    kind: str, given: Arguments | None, name: str, taken: Sequence[str]
+) -> dict[str, Any]:
+    """A user's arguments for the layer `name`, with seeds of its own.
+
+    Args:
+        kind: What they are called in a recipe.
+        given: The arguments.
+        name: Name of the layer, which decides its seeds.
+        taken: What the recipe says itself, beside the name.
+
+    Raises:
+        ValueError: If they are no dict, or say what the recipe says.
+    """
+    taken = (*taken, "name")
+    if not isinstance(given or {}, Mapping) or set(given or {}) & set(taken):
+        raise ValueError(
+            f"`{kind}` should be a dict of arguments, without {', '.join(taken)}, "
+            f"which the recipe sets. Received: {kind}={given!r}"
+        )
+    return reseeded(dict(given or {}), name)
 
 
 def make_gate(
     gate: Gate | None,
     num_outputs: int,
     num_experts: int,
-    level: int,
     name: str,
     reads: Sequence[Sequence[bool]] | None = None,
 ) -> keras.layers.Layer:
     """A gate as a recipe's `gate` says: arguments, or what makes one."""
-    if gate is not None and not isinstance(gate, Mapping) and not callable(gate):
+    made = isinstance(gate, keras.layers.Layer)
+    if made or not isinstance(gate, Mapping | Callable | None):
         raise ValueError(
-            "`gate` should be a dict of arguments of SoftmaxGate, or what makes a "
-            f"gate. Received: gate={gate!r}"
+            "`gate` should be a dict of arguments of SoftmaxGate, or a class or "
+            f"function that makes a gate. Received: gate={gate!r}"
         )
     if callable(gate):
         return gate(num_outputs, num_experts, reads=reads, name=name)
-    gate = own_arguments(gate, name)
-    if gate.get("hard_concrete") is not None:
-        gate["hard_concrete"] = seeded(gate["hard_concrete"], level)
-    return SoftmaxGate(num_outputs, num_experts, reads=reads, name=name, **gate)
-
-
-def seeded(gate: Arguments | None, level: int) -> dict[str, Any]:
-    """Arguments of a hard-concrete gate, with a seed of the level's own."""
-    gate = dict(gate or {})
-    if gate.get("seed") is not None:
-        gate["seed"] += level
-    return gate
+    given = arguments("gate", gate, name, ("num_outputs", "num_experts", "reads"))
+    return SoftmaxGate(num_outputs, num_experts, reads=reads, name=name, **given)
 
 
 def assemble(
@@ -136,65 +157,62 @@ def assemble(
     tasks: Sequence[Task],
     tower: Arguments | None,
     name: str,
-) -> keras.Model:
+) -> MultiTaskModel:
     """Puts a tower on each task's stream and makes the model.
 
     A task with a position gets the position's logit added, and the model its column
-    as a further input.
+    as a further input. A later step of a funnel is multiplied with the step before.
     """
     columns = list(inputs)
-    positions = [task.position.column for task in tasks if task.position is not None]
-    for column in [*columns, *positions]:
-        _check_column(column, tasks)
-    outputs = {}
+    outputs: dict[str, Tensor] = {}
     for task, stream in zip(tasks, streams, strict=True):
-        own_name = f"{task.name}_tower"
-        arguments = {
-            "head_activation": task.head_activation,
-            **own_arguments(tower, own_name),
-        }
-        position = task.position
-        head = None if position is None else arguments.pop("head_activation")
-        layer = Tower(output_units=task.output_units, name=own_name, **arguments)
-        if position is None:
-            outputs[task.name] = layer(stream)
-            continue
-        if position.column in columns:
-            raise ValueError(
-                "A position should be no feature, since it is not known when serving. "
-                f"Received: column={position.column!r} for both"
-            )
-        if position.column not in inputs:
-            inputs[position.column] = keras.Input(
-                (1,), name=position.column, dtype="int32"
-            )
-        bias = PositionBias(
-            position.num_positions, position.dropout, name=f"{task.name}_position_bias"
+        prediction = _prediction(task, stream, inputs, columns, tower)
+        if task.after is not None:
+            outputs[task.conditional_name] = prediction
+            joint = JointProbability(name=f"{task.name}_joint", dtype="float32")
+            prediction = joint([outputs[task.after], prediction])
+        outputs[task.name] = prediction
+    return MultiTaskModel(inputs, outputs, name=name, tasks=tasks)
+
+
+def _prediction(
+    task: Task,
+    stream: Tensor,
+    inputs: dict[str, Tensor],
+    columns: Sequence[str],
+    tower: Arguments | None,
+) -> Tensor:
+    """The output of a task's tower, `(batch, output_units)`."""
+    own_name = f"{task.name}_tower"
+    given = {
+        "head_activation": task.head_activation,
+        **arguments("tower", tower, own_name, ("output_units",)),
+    }
+    position = task.position
+    if position is None:
+        return Tower(output_units=task.output_units, name=own_name, **given)(stream)
+    if position.column in columns:
+        raise ValueError(
+            "A position should be no feature, since it is not known when serving. "
+            f"Received: column={position.column!r} for both"
         )
-        shown = bias(inputs[position.column])
-        logit = keras.layers.Add(name=f"{task.name}_logit", dtype="float32")(
-            [layer(stream), shown]
-        )
-        outputs[task.name] = keras.layers.Activation(
-            head, name=f"{task.name}_score", dtype="float32"
-        )(logit)
-    return keras.Model(inputs, outputs, name=name)
+    if position.column not in inputs:
+        column = keras.Input((1,), name=position.column, dtype="int32")
+        inputs[position.column] = column
+    head = given.pop("head_activation")
+    logit = Tower(output_units=task.output_units, name=own_name, **given)(stream)
+    bias = PositionBias(
+        position.num_positions, position.dropout, name=f"{task.name}_position_bias"
+    )
+    add = keras.layers.Add(name=f"{task.name}_logit", dtype="float32")
+    score = keras.layers.Activation(head, name=f"{task.name}_score", dtype="float32")
+    return score(add([logit, bias(inputs[position.column])]))
 
 
 def check_levels(levels: Sequence[Units]) -> None:
     """Raises `ValueError` unless there is a level of experts."""
-    if isinstance(levels, (int, str)) or not levels:
+    if isinstance(levels, str) or not isinstance(levels, Iterable) or not len(levels):
         raise ValueError(
             "`levels` should be the widths of an expert for each level, one or more. "
             f"Received: levels={levels!r}"
-        )
-
-
-def _check_column(column: str, tasks: Sequence[Task]) -> None:
-    own = "|".join(re.escape(task.name) for task in tasks)
-    layers = rf"level_\d+(_\w+)?|task_\w+|({own})_(tower|position_bias|logit|score)"
-    if re.fullmatch(layers, column):
-        raise ValueError(
-            "Columns should not be named like layers of the model. "
-            f"Received: columns={[column]}"
         )

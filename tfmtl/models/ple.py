@@ -1,14 +1,16 @@
 """Experts of tasks' own beside shared ones: CGC, PLE, AdaTT."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfmtl.features import encode
+from tfmtl.features import Encoder, encode
 from tfmtl.features.specs import Feature
 from tfmtl.layers import Mixture, StaticMixture
+from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
     ExpertList,
@@ -17,11 +19,12 @@ from tfmtl.models.parts import (
     Units,
     assemble,
     check_levels,
+    check_unused,
     count,
     make_gate,
     parallel_experts,
 )
-from tfmtl.tasks.tasks import Task, check_tasks
+from tfmtl.tasks.task import Task, check_tasks
 
 Specific = ExpertList | Mapping[str, ExpertList]
 
@@ -33,7 +36,6 @@ def extraction(
     units: Units = 64,
     *,
     last: bool,
-    level: int = 1,
     gate: Gate | None = None,
     expert: Arguments | None = None,
     selector: Tensor | None = None,
@@ -57,11 +59,10 @@ def extraction(
         shared: Shared experts, likewise; with 0 there is no shared module.
         units: Width of an expert, or widths of its layers.
         last: Whether the level is the last one, without a shared stream.
-        level: Number of the level, which tells seeds of gates apart.
         gate: Arguments of the `SoftmaxGate`, or another gate's class.
         expert: Further arguments of `Experts`.
         selector: What the gates read. Defaults to `inputs`: each gate its stream.
-        name: Start of the layers' names.
+        name: Start of the layers' names, which also tells seeds apart.
 
     Returns:
         The streams of the next level, or of the towers.
@@ -88,17 +89,9 @@ def extraction(
     ]
     if count(shared) and not last:
         reads.append([True] * len(module_of))
-    stack, weights = _modules(
-        inputs,
-        [*specific, shared],
-        reads,
-        units,
-        gate,
-        expert,
-        selector,
-        level,
-        name,
-    )
+    stack = _experts(inputs, [*specific, shared], units, expert, name)
+    made = make_gate(gate, *np.shape(reads), f"{name}_gate", reads)
+    weights = made(inputs if selector is None else selector)
     return Mixture(name=f"{name}_mixture")([stack, weights])
 
 
@@ -109,7 +102,6 @@ def fusion(
     units: Units = 64,
     *,
     last: bool,
-    level: int = 1,
     gate: Gate | None = None,
     expert: Arguments | None = None,
     selector: Tensor | None = None,
@@ -123,7 +115,7 @@ def fusion(
     ```
 
     v is learned, from U(-sqrt(1/n_k), sqrt(1/n_k)) for n_k own experts; where every
-    module has a single expert it is 1, a plain residual connection.
+    module has a single expert there is none: a plain residual connection.
 
     Args:
         inputs: x, or the streams of the level below, the shared one last.
@@ -131,11 +123,10 @@ def fusion(
         shared: Shared experts, likewise. Defaults to 0 (AdaTT-sp).
         units: Width of an expert, or widths of its layers.
         last: Whether the level is the last one, without a shared stream.
-        level: Number of the level, which tells seeds of gates apart.
         gate: Arguments of the `SoftmaxGate`, or another gate's class.
         expert: Further arguments of `Experts`.
         selector: What the gates read. Defaults to `inputs`: each gate its stream.
-        name: Start of the layers' names.
+        name: Start of the layers' names, which also tells seeds apart.
 
     Returns:
         The streams of the next level, or of the towers.
@@ -154,27 +145,20 @@ def fusion(
     """
     module_of = np.array(_module_of(specific, shared))
     rows = len(specific) + (1 if count(shared) and not last else 0)
-    stack, weights = _modules(
-        inputs,
-        [*specific, shared],
-        [[True] * len(module_of)] * rows,
-        units,
-        gate,
-        expert,
-        selector,
-        level,
-        name,
-    )
+    stack = _experts(inputs, [*specific, shared], units, expert, name)
+    made = make_gate(gate, rows, len(module_of), f"{name}_gate")
+    weights = made(inputs if selector is None else selector)
     mixed = Mixture(name=f"{name}_mixture")([stack, weights])
-    own = module_of == np.arange(rows)[:, None]
-    single = set(np.bincount(module_of)) == {1}
-    residual = StaticMixture(
-        rows,
-        None if own.all() else own.tolist(),
-        mixing_initializer="ones" if single else NativeWeights(own.sum(axis=1)),
-        trainable=not single,
-        name=f"{name}_residual",
-    )(stack)
+    if set(np.bincount(module_of)) == {1}:
+        residual = stack if rows == len(module_of) else stack[:, :rows]
+    else:
+        own = module_of == np.arange(rows)[:, None]
+        residual = StaticMixture(
+            rows,
+            None if own.all() else own.tolist(),
+            mixing_initializer=NativeWeights(own.sum(axis=1)),
+            name=f"{name}_residual",
+        )(stack)
     return keras.layers.Add(name=f"{name}_sum")([mixed, residual])
 
 
@@ -200,7 +184,7 @@ class NativeWeights(keras.initializers.Initializer):
 
 
 def ple(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     specific: Specific = 2,
     shared: ExpertList = 2,
@@ -209,7 +193,7 @@ def ple(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "ple",
-) -> keras.Model:
+) -> MultiTaskModel:
     """Progressive layered extraction: own and shared experts on every level.
 
     ```
@@ -219,7 +203,7 @@ def ple(
     See `extraction` for the level's formulas; the last one has no shared stream.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         specific: Own experts of a task per level: a number, or a list of unlike
             Keras layers of which copies are made; a dict by task name where tasks
@@ -234,7 +218,7 @@ def ple(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -252,22 +236,12 @@ def ple(
     Source: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task
     Learning (MTL) Model for Personalized Recommendations", RecSys 2020.
     """
-    return _layered(
-        extraction,
-        features,
-        tasks,
-        specific,
-        shared,
-        levels,
-        gate,
-        expert,
-        tower,
-        name,
-    )
+    level = partial(extraction, gate=gate, expert=expert)
+    return _layered(level, features, tasks, specific, shared, levels, tower, name)
 
 
 def cgc(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     specific: Specific = 2,
     shared: ExpertList = 2,
@@ -276,11 +250,11 @@ def cgc(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "cgc",
-) -> keras.Model:
+) -> MultiTaskModel:
     """Customized gate control: PLE of a single level.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         specific: Own experts of a task; see `ple`.
         shared: Shared experts; see `ple`.
@@ -291,7 +265,7 @@ def cgc(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -310,7 +284,7 @@ def cgc(
 
 
 def adatt(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     specific: Specific = 1,
     shared: ExpertList = 0,
@@ -319,13 +293,13 @@ def adatt(
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "adatt",
-) -> keras.Model:
+) -> MultiTaskModel:
     """Adaptive task-to-task fusion: gates over all experts, residual of one's own.
 
     See `fusion` for the level's formulas.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         specific: Own experts of a task per level; see `ple`.
         shared: Shared experts per level; 0 is AdaTT-sp.
@@ -336,7 +310,7 @@ def adatt(
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -352,39 +326,27 @@ def adatt(
     Source: Li et al., "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask
     Learning in Recommendations", KDD 2023.
     """
-    return _layered(
-        fusion, features, tasks, specific, shared, levels, gate, expert, tower, name
-    )
+    level = partial(fusion, gate=gate, expert=expert)
+    return _layered(level, features, tasks, specific, shared, levels, tower, name)
 
 
 def _layered(
-    level_of: Any,
-    features: Sequence[Feature],
+    level_of: Callable[..., Tensor],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     specific: Specific,
     shared: ExpertList,
     levels: Sequence[Units],
-    gate: Gate | None,
-    expert: Arguments | None,
     tower: Arguments | None,
     name: str,
-) -> keras.Model:
+) -> MultiTaskModel:
     check_tasks(tasks)
     check_levels(levels)
     own = _of_each(specific, tasks)
     inputs, x = encode(features)
     for level, units in enumerate(levels, 1):
-        x = level_of(
-            x,
-            own,
-            shared,
-            units,
-            last=level == len(levels),
-            level=level,
-            gate=gate,
-            expert=expert,
-            name=f"level_{level}",
-        )
+        last = level == len(levels)
+        x = level_of(x, own, shared, units, last=last, name=f"level_{level}")
     streams = keras.ops.unstack(x, len(tasks), axis=1)
     return assemble(inputs, streams, tasks, tower, name)
 
@@ -403,6 +365,11 @@ def _of_each(specific: Specific, tasks: Sequence[Task]) -> list[ExpertList]:
 
 def _module_of(specific: Sequence[ExpertList], shared: ExpertList) -> list[int]:
     """The module of each expert; the shared module has the number of tasks."""
+    if not isinstance(specific, list | tuple):
+        raise ValueError(
+            "`specific` should be a list with the experts of each task. "
+            f"Received: specific={specific!r}"
+        )
     counts = [count(experts) for experts in specific]
     if min([*counts, count(shared)]) < 0 or not count(shared) and 0 in counts:
         raise ValueError(
@@ -413,48 +380,40 @@ def _module_of(specific: Sequence[ExpertList], shared: ExpertList) -> list[int]:
     return [module for module, size in enumerate(sizes) for _ in range(size)]
 
 
-def _modules(
+def _experts(
     inputs: Tensor,
     modules: Sequence[ExpertList],
-    reads: Sequence[Sequence[bool]],
     units: Units,
-    gate: Gate | None,
     expert: Arguments | None,
-    selector: Tensor | None,
-    level: int,
     name: str,
-) -> tuple[Tensor, Tensor]:
-    """The experts of all modules, `(batch, e, h)`, and the weights of the gates."""
-    module_of = [k for k, experts in enumerate(modules) for _ in range(count(experts))]
-    _check_streams(inputs, len(modules) - (0 if count(modules[-1]) else 1))
+) -> Tensor:
+    """The experts of all modules, one module after the other, `(batch, e, h)`."""
+    sizes = [count(experts) for experts in modules]
+    _check_streams(inputs, len(modules) if sizes[-1] else len(modules) - 1)
     stacked = len(inputs.shape) == 3
-    if all(isinstance(experts, int) for experts in modules):
-        slots = module_of if stacked else None
+    lists = [isinstance(experts, list | tuple) for experts in modules]
+    if not any(lists):
+        slots = [k for k, size in enumerate(sizes) for _ in range(size)]
         own_name = f"{name}_experts"
-        stack = parallel_experts(inputs, len(module_of), units, slots, expert, own_name)
-    else:
-        parts = [
-            parallel_experts(
-                inputs,
-                experts,
-                units,
-                [k] * count(experts) if stacked else None,
-                expert,
-                f"{name}_experts_{k + 1}",
-            )
-            for k, experts in enumerate(modules)
-            if count(experts)
-        ]
-        stack = keras.ops.concatenate(parts, axis=1)
-    weights = make_gate(
-        gate,
-        len(reads),
-        len(module_of),
-        level,
-        f"{name}_gate",
-        None if np.all(reads) else reads,
-    )(inputs if selector is None else selector)
-    return stack, weights
+        read = slots if stacked else None
+        return parallel_experts(inputs, len(slots), units, read, expert, own_name)
+    if all(is_list for is_list, size in zip(lists, sizes, strict=True) if size):
+        check_unused(expert)
+    parts = [
+        parallel_experts(
+            inputs,
+            experts,
+            units,
+            [k] * size if stacked else None,
+            None if is_list else expert,
+            f"{name}_experts_{k + 1}",
+        )
+        for k, (experts, size, is_list) in enumerate(
+            zip(modules, sizes, lists, strict=True)
+        )
+        if size
+    ]
+    return keras.ops.concatenate(parts, axis=1)
 
 
 def _check_streams(inputs: Tensor, modules: int) -> None:

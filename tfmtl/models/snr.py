@@ -1,35 +1,36 @@
 """Sub-network routing as a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 
-from tfmtl.features import encode
+from tfmtl.features import Encoder, encode
 from tfmtl.features.specs import Feature
 from tfmtl.layers import SubNetworkRouting
+from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
     ExpertList,
     Tensor,
+    arguments,
     assemble,
     count,
     parallel_experts,
-    seeded,
 )
-from tfmtl.tasks.tasks import Task, check_tasks
+from tfmtl.tasks.task import Task, check_tasks
 
 
 def snr(
-    features: Sequence[Feature],
+    features: Sequence[Feature] | Encoder,
     tasks: Sequence[Task],
     levels: Sequence[tuple[ExpertList, int]] = ((6, 48), (6, 32)),
     kind: str = "transformation",
     dropout: float = 0.0,
-    gate: Arguments | None = None,
+    hard_concrete: Arguments | None = None,
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "snr",
-) -> keras.Model:
+) -> MultiTaskModel:
     """A ranker whose sharing between tasks is learned: SNR-Trans or SNR-Aver.
 
     ```
@@ -43,7 +44,7 @@ def snr(
     `tfmtl.folding.fold` removes what is closed.
 
     Args:
-        features: Adapted features; see `tfmtl.features.adapt`.
+        features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         levels: `(number of sub-networks, width)` per level, from the input on; the
             average keeps the width, so that there all widths are equal. In place of
@@ -52,13 +53,14 @@ def snr(
             of that width, in the others.
         kind: `"transformation"` (SNR-Trans) or `"average"` (SNR-Aver).
         dropout: Share of values dropped after each level, in training.
-        gate: Arguments of the gates, for example `{"l0": 1e-3}`.
+        hard_concrete: Arguments of the `HardConcreteGate`s, for example
+            `{"beta": 0.5}`.
         expert: Further arguments of the first level's `Experts`.
         tower: Arguments of each task's `Tower`.
         name: Name of the model.
 
     Returns:
-        A Functional model: a dict of raw columns in, a dict of predictions
+        A `MultiTaskModel`: a dict of raw columns in, a dict of predictions
         `(batch, 1)` by task name out.
 
     Raises:
@@ -69,7 +71,7 @@ def snr(
         >>> x = tfmtl.features.Numeric("x", width=2, mean=(0, 0), std=(1, 1))
         >>> tasks = [tfmtl.tasks.Binary("click"), tfmtl.tasks.Binary("like")]
         >>> model = tfmtl.models.snr([x], tasks, levels=[(4, 8), (4, 8)])
-        >>> model.compile("adam", **tfmtl.tasks.compile_arguments(tasks))
+        >>> model.compile("adam")
         >>> sorted(model.output)
         ['click', 'like']
 
@@ -80,26 +82,24 @@ def snr(
     _check_levels(levels, kind)
     inputs, x = encode(features)
     for level, (experts, units) in enumerate(levels, 1):
-        own_name, own_gate = f"level_{level}", seeded(gate, level)
+        own_name, size = f"level_{level}", count(experts)
         if level == 1:
             x = parallel_experts(x, experts, units, None, expert, own_name)
-        elif isinstance(experts, int):
-            x = _routing(experts, units, kind, own_gate, own_name)(x)
         else:
-            x = _routing(count(experts), units, kind, own_gate, own_name)(x)
-            slots = range(count(experts))
-            x = parallel_experts(x, experts, units, slots, None, f"{own_name}_expert")
+            x = _routing(size, units, kind, hard_concrete, own_name)(x)
+        if level > 1 and isinstance(experts, list | tuple):
+            passed = f"{own_name}_expert"
+            x = parallel_experts(x, experts, units, range(size), None, passed)
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"level_{level}_dropout")(x)
     width = x.shape[-1]
-    gate = seeded(gate, len(levels) + 1)
-    x = _routing(len(tasks), width, kind, gate, "task_routing")(x)
+    x = _routing(len(tasks), width, kind, hard_concrete, "task_routing")(x)
     streams: list[Tensor] = keras.ops.unstack(x, len(tasks), axis=1)
     return assemble(inputs, streams, tasks, tower, name)
 
 
 def _routing(
-    outputs: int, units: int, kind: str, gate: Arguments, name: str
+    outputs: int, units: int, kind: str, hard_concrete: Arguments | None, name: str
 ) -> SubNetworkRouting:
     return SubNetworkRouting(
         outputs,
@@ -107,14 +107,15 @@ def _routing(
         kind,
         activation="relu",
         use_bias=True,
-        gate=gate,
+        hard_concrete=arguments("hard_concrete", hard_concrete, name, ("shape",)),
         name=name,
     )
 
 
 def _check_levels(levels: Sequence[tuple[ExpertList, int]], kind: str) -> None:
-    pairs = [tuple(level) for level in levels]
-    if not pairs or any(len(pair) != 2 for pair in pairs):
+    pairs = list(levels) if isinstance(levels, Iterable) else []
+    fits = [isinstance(pair, Iterable) and len(pair) == 2 for pair in pairs]
+    if not fits or not all(fits):
         raise ValueError(
             "`levels` should be one or more pairs (number of sub-networks, width). "
             f"Received: levels={levels}"

@@ -78,8 +78,8 @@ def test_standardize_refuses():
     with pytest.raises(ValueError) as error:
         layers.Standardize([0.0, 1.0], [1.0], [False])
     assert str(error.value) == (
-        "`mean`, `std` and `log` should have one entry per column. Received "
-        "lengths: 2, 1, 1"
+        "`mean`, `std`, `log` and `clip` should have one entry per column. Received "
+        "lengths: 2, 1, 1, 2"
     )
     with pytest.raises(ValueError) as error:
         layers.Standardize([0.0], [0.0], [False])
@@ -102,3 +102,38 @@ def test_large_values_under_mixed_precision(policy):
     assert keras.ops.convert_to_numpy(buckets).tolist() == [[1], [2]]
     y = layers.Standardize([1e6], [1.0], [False], dtype=policy)(x)
     assert keras.ops.convert_to_numpy(y).astype("f4").tolist() == [[0.0], [1.0]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_position_bias_reads_columns_of_any_type(dtype, policy):
+    layer = layers.PositionBias(300, dropout=0.0, dtype=policy)
+    layer.build((None, 1))
+    bias = np.arange(301, dtype="f4")[:, None]
+    layer.bias.assign(bias)
+    positions = np.array([[0], [3], [200], [254]])
+    column = keras.ops.cast(positions, dtype)
+    np.testing.assert_array_equal(
+        layer(column, training=True), bias[positions[:, 0] + 1]
+    )
+
+
+def test_position_bias_takes_what_is_no_position_as_missing():
+    layer = layers.PositionBias(2, dropout=0.0)
+    layer.build((None, 1))
+    layer.bias.assign([[5.0], [6.0], [7.0]])
+    floats = np.array([[np.nan], [np.inf], [-1], [2], [1]], "f4")
+    got = layer(floats, training=True)
+    np.testing.assert_array_equal(got, [[5.0], [5.0], [5.0], [5.0], [7.0]])
+    huge = np.array([[2**32], [-(2**40)], [0]])
+    np.testing.assert_array_equal(layer(huge, training=True), [[5.0], [5.0], [6.0]])
+
+
+def test_ragged_reads_are_refused():
+    with pytest.raises(ValueError, match=r"`reads` .* of shape \(2, 3\)"):
+        layers.SoftmaxGate(2, 3, [[1, 0, 1], [1]])
+
+
+def test_mixture_refuses_experts_alone():
+    with pytest.raises(ValueError, match=r"should be called on \[experts, weights\]"):
+        layers.Mixture()(np.ones((5, 2, 3)))

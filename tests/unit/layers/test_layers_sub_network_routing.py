@@ -80,7 +80,7 @@ def test_one_log_alpha_per_connection():
 
 def test_arguments_reach_the_gate():
     gate = {"l0": 0.5, "beta": 0.6, "rate_multiplier": 2.0}
-    layer = routing(numbers(1, 3, 4), 2, 0.0, units=5, gate=gate)
+    layer = routing(numbers(1, 3, 4), 2, 0.0, units=5, hard_concrete=gate)
     assert (layer.gate.beta, layer.gate.rate_multiplier) == (0.6, 2.0)
     assert float(layer.gate.l0) == 0.5
 

@@ -307,12 +307,13 @@ def test_adatt_without_residual_is_gates_over_all_experts(specific, shared):
         count = experts.shape[1]
         kernel = weights_of(model, f"level_{level}_gate")["kernel"]
         gated = [kernel[:, k : k + count] for k in range(0, kernel.shape[1], count)]
+        residual = experts[:, : len(gated)] if specific == 1 else 0  # has no weights
         logits = [
             keras.ops.matmul(x if level == 1 else x[:, k], own)
             for k, own in enumerate(gated)
         ]
         weights = keras.ops.softmax(keras.ops.stack(logits, axis=1))
-        x = layers.Mixture()([experts, weights])
+        x = layers.Mixture()([experts, weights]) + residual
     got = {
         name: keras.ops.convert_to_numpy(model.get_layer(tower)(x[:, k]))
         for k, (name, tower) in enumerate(zip(NAMES, TOWERS, strict=True))

@@ -46,7 +46,10 @@ def network(name, tasks=TASKS, **arguments):
     keras.utils.set_random_seed(0)
     build = getattr(models, name.split()[0])
     arguments = {**RECIPES[name], **arguments}
-    arguments.setdefault("expert", SMOOTH)
+    given = [arguments.get("experts"), arguments.get("specific")]
+    given += [experts for experts, _ in arguments["levels"]] if "snr" in name else []
+    if not any(isinstance(experts, list) for experts in given):
+        arguments.setdefault("expert", SMOOTH)
     arguments.setdefault("tower", {"units": (3,), **SMOOTH})
     return build(FEATURES, tasks, **arguments)
 
@@ -321,6 +324,22 @@ def test_residual_of_adatt_is_of_a_task_s_own_experts(own, shared):
     assert first.reads == (expected if shared else expected[:3])
 
 
+@pytest.mark.parametrize("shared", [0, 1])
+def test_plain_residual_of_adatt_is_nothing_to_train(shared):
+    model = network("adatt", specific=1, shared=shared, levels=[4, 4])
+    assert layers_of(model, layers.StaticMixture) == []
+    count = len(model.trainable_weights)
+    model.trainable = False
+    model.trainable = True
+    assert len(model.trainable_weights) == count
+    levels = {own.name: own.output for own in layers_of(model, layers.Mixture)}
+    levels["experts"] = model.get_layer("level_2_experts").output
+    levels["sum"] = model.get_layer("level_2_sum").output
+    found = keras.Model(model.input, levels)({"x": rows()})
+    residual = values(found["sum"]) - values(found["level_2_mixture"])
+    np.testing.assert_allclose(residual, found["experts"][:, :3], atol=1e-6)
+
+
 def test_network_of_a_single_task_model_moves_its_task():
     for name in NAMES:
         assert tasks_moved(pristine("single_task"), f"task_{name}_bottom") == [[name]]
@@ -339,7 +358,7 @@ def test_gate_of_a_task_moves_its_task(own, shared):
     assert gate.open_pairs().sum(axis=1).tolist() == sizes
     before, old = answers(model), values(gate.kernel)
     for k, name in enumerate(NAMES):
-        mask = np.repeat(np.arange(3) == k, sizes)
+        mask = np.repeat(np.arange(3) == k, [n if n > 1 else 0 for n in sizes])
         gate.kernel.assign(np.where(mask, -old, old))
         expected = [name] if sizes[k] > 1 else []
         assert changed(before, answers(model)) == expected
@@ -472,10 +491,10 @@ def test_noise_is_no_weight(name):
 
 @pytest.fixture(scope="module", params=["snr", "snr average", "mmoe", "ple"])
 def with_gates(request):
-    arguments = {"l0": 0.5}
+    arguments = {"hard_concrete": {"l0": 0.5}}
     if "snr" not in request.param:
-        arguments = {"hard_concrete": arguments}
-    return network(request.param, gate=arguments)
+        arguments = {"gate": arguments}
+    return network(request.param, **arguments)
 
 
 def test_penalty_is_a_sum_over_all_gates(with_gates):
@@ -483,7 +502,11 @@ def test_penalty_is_a_sum_over_all_gates(with_gates):
     for k, gate in enumerate(found):
         gate.set_log_alpha(0.5 - k)
     assert len(with_gates.losses) == len(found)
-    expected = 0.5 * sum(values(gate.open_probability()).sum() for gate in found)
+    free = {(12,): 3, (9,): 3, (20,): 4}  # one pair for each output of a mixture
+    expected = 0.0
+    for gate in found:
+        p = values(gate.open_probability())
+        expected += 0.5 * (p.sum() - free.get(gate.shape, 0) * p.flat[0])
     np.testing.assert_allclose(float(sum(with_gates.losses)), expected, rtol=1e-6)
 
 
@@ -500,6 +523,29 @@ def test_one_log_alpha_per_pair_that_is_read():
     assert [gate.shape for gate in gates(model)] == [(4 + 3 + 5 + 8,), (4 + 3 + 5,)]
 
 
+@pytest.mark.parametrize("level", [models.extraction, models.fusion])
+def test_levels_made_by_hand_from_one_seed_start_unlike(level):
+    kernel = keras.initializers.serialize(keras.initializers.GlorotUniform(seed=7))
+    located = keras.initializers.RandomNormal(2.0, 0.1, seed=7)
+    gate = {
+        "kernel_initializer": kernel,
+        "hard_concrete": {"log_alpha_initializer": located, "seed": 7},
+    }
+    arguments = {"gate": gate, "expert": {"kernel_initializer": kernel}}
+    x = inputs = keras.Input((4,))
+    for name in ("first", "second"):
+        x = level(x, [2, 2], 0, 4, last=False, name=name, **arguments)
+    model = keras.Model(inputs, x)
+    first, second = (model.get_layer(f"{name}_experts") for name in ("first", "second"))
+    assert_unlike([*values(first.kernels[0]), *values(second.kernels[0])])
+    first, second = layers_of(model, layers.SoftmaxGate)
+    assert not np.allclose(first.kernel, second.kernel)
+    assert not np.allclose(first.gate.theta, second.gate.theta)
+    first.gate.set_log_alpha(0.0)
+    second.gate.set_log_alpha(0.0)
+    assert not np.allclose(first.gate(training=True), second.gate(training=True))
+
+
 @each_gated
 def test_seeded_pairs_draw_their_own_noise_at_every_level(name):
     arguments = {} if name == "cgc" else {"levels": [4, 4]}
@@ -510,13 +556,45 @@ def test_seeded_pairs_draw_their_own_noise_at_every_level(name):
         assert not np.allclose(a[:size], b[:size])
 
 
-def test_gate_without_an_open_pair_gives_nothing():
-    gate = layers.SoftmaxGate(2, 3, hard_concrete={})
+@pytest.mark.parametrize("training", [False, True])
+def test_gate_that_closes_all_pairs_keeps_the_last(training):
+    gate = layers.SoftmaxGate(2, 3, hard_concrete={"beta": 1e-3})
     gate.build((None, 4))
-    gate.gate.set_log_alpha([-4, -4, -4, 4, -4, 4])
-    weights = values(gate(rows(), training=False))
-    assert (weights[:, 0] == 0).all()
+    gate.gate.set_log_alpha([-4, -3.5, -4, 4, -4, 4])
+    weights = values(gate(rows(), training=training))
+    assert (weights[:, 0] == [0, 1, 0]).all()
     np.testing.assert_allclose(weights[:, 1].sum(axis=-1), 1, atol=1e-6)
+    assert gate.open_pairs().tolist() == [[False, True, False], [True, False, True]]
+
+
+def test_penalty_counts_pairs_beyond_one_of_each_output():
+    gate = layers.SoftmaxGate(3, 3, [[1, 1, 1], [1, 0, 1], [0, 1, 0]], hard_concrete={})
+    gate.build((None, 4))
+    gate.gate.set_log_alpha([2, 1, 0, -1, 3])
+    gate.gate.l0.assign(0.5)
+    p = values(gate.gate.open_probability())
+    [penalty] = gate.losses
+    np.testing.assert_allclose(penalty, 0.5 * (p[1] + p[2] + p[3]), rtol=1e-6)
+
+
+@each_gated
+def test_strong_penalty_leaves_an_expert_to_each_gate(name):
+    arguments = {} if name == "cgc" else {"levels": [4, 4]}
+    model = network(name, gate={"hard_concrete": {"l0": 10.0}}, **arguments)
+    model.compile("adam", {task: "mse" for task in NAMES})
+    labels = {task: rows(64, seed)[:, :1] for seed, task in enumerate(NAMES)}
+    model.fit({"x": rows(64)}, labels, batch_size=16, epochs=60, verbose=0)
+    for gate in layers_of(model, layers.SoftmaxGate):
+        assert (gate.open_pairs().sum(axis=1) == 1).all()
+    for scores in answers(model).values():
+        assert np.std(scores) > 0
+
+
+def test_gate_of_a_single_expert_has_no_weights():
+    gate = layers.SoftmaxGate(2, 2, [[1, 0], [0, 1]], True, hard_concrete={"l0": 1.0})
+    weights = values(gate(rows(), training=True))
+    assert (weights == np.eye(2)).all()
+    assert gate.weights == [] and gate.losses == [] and gate.flops() == 0
 
 
 # Dropout of pairs

@@ -153,8 +153,7 @@ def test_another_gate(name):
 @each_recipe
 def test_fit(name):
     model = built(name)
-    arguments = {**compile_arguments(TASKS), "metrics": None}
-    model.compile(keras.optimizers.SGD(0.01), **arguments, run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.01), metrics={}, run_eagerly=True)
     before = model.get_weights()
     history = model.fit(rows(), labels(), batch_size=12, verbose=0).history
     assert set(history) == {"loss", *(f"{task}_loss" for task in NAMES)}
@@ -430,14 +429,18 @@ def test_refused_position(name):
         *(("mmoe", column) for column in ("level_1", "task_gate", "a_score")),
     ],
 )
-def test_refused_column(name, column):
+def test_column_named_like_a_layer(name, column):
     feature = Numeric(column, mean=(0.0,), std=(1.0,))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=f'"{column}" is used 2 times in the model'):
         getattr(models, name.split()[0])([feature], TASKS, **RECIPES[name])
-    assert str(error.value) == (
-        f"Columns should not be named like layers of the model. Received: columns="
-        f"{[column]}"
-    )
+
+
+@each_recipe
+@pytest.mark.parametrize("column", ["task_id", "level_9", "level_of_noise", "tower"])
+def test_column_named_like_no_layer(name, column):
+    feature = Numeric(column, mean=(0.0,), std=(1.0,))
+    model = getattr(models, name.split()[0])([feature], TASKS, **RECIPES[name])
+    assert column in model.input
 
 
 @each_recipe
@@ -476,6 +479,31 @@ DENSE = keras.layers.Dense(4)
         ("ple", {"specific": 1.5}, EXPERTS + "1.5"),
         ("mmoe", {"experts": DENSE}, EXPERTS + "<Dense"),
         ("mmoe", {"gate": 3}, "`gate` should be a dict .* Received: gate=3"),
+        ("mmoe", {"gate": layers.SoftmaxGate(3, 8)}, "`gate` should .*=<SoftmaxGate"),
+        ("mmoe", {"gate": {"reads": None}}, "`gate` should be a dict .*, reads, name"),
+        ("mmoe", {"gate": {"hard_concrete": True}}, "`hard_concrete` .*=True"),
+        ("ple", {"expert": {"slots": [1]}}, "`expert` should .* without num_experts"),
+        ("cgc", {"expert": [("activation", "relu")]}, "`expert` should be a dict"),
+        ("mmoe", {"tower": {"output_units": 2}}, "`tower` .* without output_units"),
+        ("mmoe", {"tower": 16}, "`tower` should be a dict .* Received: tower=16"),
+        ("mmoe", {"tower": (16,)}, r"`tower` .* Received: tower=\(16,\)"),
+        ("mmoe", {"experts": [DENSE], "expert": {"dropout": 0.1}}, "`expert` .* left"),
+        (
+            "shared_bottom",
+            {"bottom": DENSE, "expert": {"dropout": 0.1}},
+            "`expert` .* l",
+        ),
+        (
+            "cgc",
+            {"specific": [DENSE], "shared": 0, "expert": {"dropout": 0.1}},
+            "left out",
+        ),
+        ("mmoe", {"levels": 64}, "`levels` should be the widths .*=64"),
+        ("snr", {"levels": 64}, "`levels` should be one or more pairs .*=64"),
+        ("snr", {"levels": [64]}, "`levels` should be one or more pairs"),
+        ("snr", {"levels": (6, 48)}, "`levels` should be one or more pairs"),
+        ("snr", {"hard_concrete": {"shape": (1,)}}, "`hard_concrete` .* without shape"),
+        ("cross_stitch", {"own_share": 3}, "`own_share` should be from 0 to 1.*=3"),
         ("cross_stitch", {"streams": 3}, "`streams` should be .* Received: streams=3"),
         ("cross_stitch", {"streams": [DENSE]}, "one for each of 3 tasks"),
         (
@@ -490,9 +518,25 @@ def test_refused_parts_of_a_network(recipe, arguments, text):
         getattr(models, recipe)(FEATURES, TASKS, **arguments)
 
 
+@pytest.mark.parametrize("level", [models.extraction, models.fusion])
+def test_a_level_refuses_a_number_for_all_tasks(level):
+    with pytest.raises(ValueError, match="`specific` should be a list.*specific=2"):
+        level(keras.Input((6,)), 2, 1, last=True)
+
+
+def test_numpy_numbers_are_numbers():
+    ints = np.array([4, 3])
+    own = {"a": ints[1], "ab": ints[0], "shared_x": 1}
+    model = models.ple(FEATURES, TASKS, own, np.int64(2), levels=ints)
+    assert model.get_layer("level_2_experts").num_experts == 10
+    model = models.snr(FEATURES, TASKS, levels=np.array([[3, 4], [2, 5]]))
+    assert model.get_layer("task_routing").input.shape == (None, 2, 5)
+    models.mmoe(FEATURES, TASKS, ints[0], levels=[ints])
+
+
 def test_a_position_named_like_a_layer_is_refused():
     tasks = [Binary("a", position=Position("level_1", 9)), Binary("b")]
-    with pytest.raises(ValueError, match="not be named like layers.*level_1"):
+    with pytest.raises(ValueError, match='"level_1" is used 2 times'):
         models.mmoe(FEATURES, tasks)
 
 

@@ -114,7 +114,9 @@ def test_sub_network_moves_the_tasks_that_read_it():
 
 def test_arguments_reach_the_layers():
     gate = {"l0": 0.5, "beta": 0.6}
-    model = network(gate=gate, dropout=0.25, tower={"units": (7, 5)}, name="ranker")
+    model = network(
+        hard_concrete=gate, dropout=0.25, tower={"units": (7, 5)}, name="ranker"
+    )
     assert model.name == "ranker"
     assert all((g.beta, g.initial_l0) == (0.6, 0.5) for g in gates(model))
     assert model.get_layer("level_2_dropout").rate == 0.25
@@ -136,7 +138,7 @@ def test_keras_file(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_with_validation_weights_and_ramp(kind):
-    model = network(kind, gate={"l0": 1e-3}, dropout=0.1)
+    model = network(kind, hard_concrete={"l0": 1e-3}, dropout=0.1)
     model.compile(keras.optimizers.Adam(1e-2), **compile_arguments(TASKS))
     before = model.get_weights()
     history = model.fit(
@@ -166,7 +168,7 @@ def test_task_weights_weigh_the_total():
 
 
 def test_total_does_not_depend_on_the_batch_size():
-    model = network(gate={"l0": 0.1})
+    model = network(hard_concrete={"l0": 0.1})
     model.compile("sgd", **compile_arguments(TASKS))
     totals = [
         model.evaluate(rows(), labels(), batch_size=size, verbose=0)[0]
@@ -208,16 +210,9 @@ def test_refused_parts():
 def test_seeded_gates_draw_their_own_noise_at_every_level():
     features = [Numeric("x", mean=(0.0,), std=(1.0,))]
     tasks = [Binary("a"), Binary("b")]
-    model = snr(features, tasks, [(2, 4), (2, 4)], gate={"seed": 1})
+    model = snr(features, tasks, [(2, 4), (2, 4)], hard_concrete={"seed": 1})
     first, second = gates(model)
     assert not np.allclose(first(training=True), second(training=True))
-
-
-@pytest.mark.parametrize("column", ["level_1", "task_routing", "a_tower"])
-def test_a_column_named_like_a_layer_is_refused(column):
-    feature = Numeric(column, mean=(0.0,), std=(1.0,))
-    with pytest.raises(ValueError, match="not be named like layers.*" + column):
-        snr([feature], [Binary("a")])
 
 
 @pytest.mark.parametrize("name", ["click a", "", "_x", "a/b"])
