@@ -1,26 +1,50 @@
 """Learning vocabularies and statistics from training data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+import keras
 import numpy as np
 
-from tfmtl.features.specs import Feature, column
+from tfmtl.features.columns import check_columns
+from tfmtl.features.encoder import Encoder
+from tfmtl.features.specs import Cross, Feature
+from tfmtl.features.specs.checks import check_tables
+from tfmtl.features.specs.looked_up import LookedUp
+
+_ROWS = 1 << 16  # of arrays that are read at once
 
 
-def adapt(features: Sequence[Feature], data: Mapping[str, np.ndarray]) -> list[Feature]:
+def adapt(
+    features: Sequence[Feature] | Encoder,
+    data: Mapping[str, Any] | Iterable[Any],
+    verbose: int | None = None,
+) -> Any:
     """Features with the vocabularies and statistics of training data.
 
-    Call it on the training rows only: what it learns becomes part of the model.
+    Call it on the training rows only: what it learns becomes part of the model. It
+    learns what is not known yet: a vocabulary or statistics given stay as they are.
+
+    Data is read once, in bounded memory: a mean and a standard deviation per column,
+    one count per distinct value, and up to 2^20 values of a `Bucketized` column (of
+    more a sample; see there). The result does not depend on the batches.
 
     Args:
-        features: Feature specifications.
-        data: Columns by name, each `(rows, ...)`; other columns are ignored.
+        features: Feature specifications, or an `Encoder` that has some.
+        data: Columns by name, each `(rows, ...)`; or batches of them, such as a
+            finite `tf.data.Dataset`, each a dict or a tuple that starts with one.
+            Other columns are ignored; those of a `Sequence` may be ragged.
+        verbose: 1 for a progress bar, 0 for none. Defaults to 1 for batches and 0
+            for arrays.
 
     Returns:
-        New specifications in the same order; those given are left as they are.
+        New specifications in the same order, or a new `Encoder`; those given are
+        left as they are.
 
     Raises:
-        ValueError: If a column is missing or does not fit its feature.
+        ValueError: If a column is missing or does not fit its feature, there is
+            nothing to learn of it, or features of one table do not agree.
 
     Example:
         >>> import numpy as np, tfmtl
@@ -29,4 +53,84 @@ def adapt(features: Sequence[Feature], data: Mapping[str, np.ndarray]) -> list[F
         >>> age.mean
         (40.0,)
     """
-    return [feature.adapted(column(data, feature.name)) for feature in features]
+    if isinstance(features, Encoder):
+        adapted = adapt(features.features, data, verbose)
+        return replace(features, features=adapted)
+    check_tables(features)
+    learners: dict[Any, Any] = {}
+    reading: list[tuple[Any, Any]] = []
+    for feature in features:
+        if not feature.is_adapted and not isinstance(feature, Cross):
+            learner = learners.setdefault(_key(feature), feature.learner())
+            reading.append((feature, learner))
+    if reading:
+        _read(reading, data, verbose)
+    return [
+        feature.learned(learners[_key(feature)])
+        if _key(feature) in learners and not isinstance(feature, Cross)
+        else feature
+        for feature in features
+    ]
+
+
+def _key(feature: Feature) -> Any:
+    """What features have in common that learn from each other's columns."""
+    if isinstance(feature, LookedUp) and feature.table is not None:
+        return feature.table
+    return type(feature), feature.name
+
+
+def _read(reading: list[tuple[Any, Any]], data: Any, verbose: int | None) -> None:
+    features = [feature for feature, _ in reading]
+    arrays = isinstance(data, Mapping)
+    if verbose is None:
+        verbose = 0 if arrays else 1
+    progress = keras.utils.Progbar(_steps(data), verbose=verbose, unit_name="batch")
+    seen = 0
+    for batch in _batches(features, data) if arrays else map(_columns, data):
+        check_columns(features, batch, ragged=True)
+        for feature, learner in reading:
+            feature.read(learner, _array(feature, batch[feature.name]))
+        progress.add(1)
+        seen += 1
+    if not seen:
+        raise ValueError("`data` should hold one or more rows. Received: none")
+
+
+def _steps(data: Any) -> int | None:
+    """Number of batches, where it is known before."""
+    if not hasattr(data, "cardinality"):
+        return None
+    count = int(data.cardinality())
+    if count == -1:  # tf.data.INFINITE_CARDINALITY
+        raise ValueError(
+            "`data` should be finite: use `take`. Received: an infinite dataset"
+        )
+    return count if count >= 0 else None
+
+
+def _batches(features: list[Any], data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    check_columns(features, data, ragged=True)
+    columns = {feature.name: data[feature.name] for feature in features}
+    column = next(iter(columns.values()))
+    rows = column.shape[0] if hasattr(column, "shape") else len(column)
+    for start in range(0, rows, _ROWS):
+        yield {name: c[start : start + _ROWS] for name, c in columns.items()}
+
+
+def _columns(batch: Any) -> Mapping[str, Any]:
+    """The columns of a batch, which may come with labels."""
+    columns = batch[0] if isinstance(batch, tuple) and batch else batch
+    if not isinstance(columns, Mapping):
+        raise ValueError(
+            "`data` should have dicts of columns, or tuples that start with one. "
+            f"Received: {type(columns).__name__}"
+        )
+    return columns
+
+
+def _array(feature: Any, column: Any) -> np.ndarray:
+    """A column in NumPy; of a ragged one the values that are used, in one row."""
+    if hasattr(column, "flat_values"):
+        return np.asarray(column[:, : feature.length].flat_values)[None]
+    return np.asarray(column)

@@ -1,135 +1,173 @@
-"""What features learn from data, and what they refuse."""
+"""What features refuse, alone and together."""
 
-import dataclasses
-
-import numpy as np
+import keras
 import pytest
 
-from tfmtl.features import Bucketized, Categorical, Numeric, adapt
+from tfmtl.features import Bucketized, Categorical, Cross, Numeric, Sequence, encode
+
+VOCABULARY = (
+    "`vocabulary` should be a path, or one or more different values of dtype "
+    "{dtype}, none of them missing, and left out where there are `hash_bins`. "
+    "Received: vocabulary={vocabulary!r}, hash_bins={hash_bins} for 'x'"
+)
 
 
-def test_numeric_statistics_leave_bad_values_out():
-    column = np.array([[1.0, 5.0], [3.0, np.nan], [np.inf, 7.0]])
-    feature = Numeric("x", width=2).adapted(column)
-    assert feature.mean == (2.0, 6.0)
-    assert feature.std == (1.0, 1.0)
-
-
-def test_numeric_logarithm_keeps_the_sign():
-    feature = Numeric("x", log=True).adapted(np.array([np.e - 1, 1 - np.e, 0.0]))
-    np.testing.assert_allclose(feature.mean, 0, atol=1e-12)
-    np.testing.assert_allclose(feature.std, np.sqrt(2 / 3))
-
-
-@pytest.mark.parametrize("value", [0.0, 5.0, 0.1, -1e9 / 3])
-def test_constant_column_has_unit_scale(value):
-    feature = Numeric("x").adapted(np.full(1000, value))
-    np.testing.assert_allclose(feature.mean, value)
-    assert feature.std == (1.0,)
-
-
-def test_small_but_real_scale_is_kept():
-    feature = Numeric("x").adapted(np.array([1e-9, 3e-9]))
-    np.testing.assert_allclose(feature.std, 1e-9)
-
-
-def test_vocabulary_is_most_frequent_first_then_alphabetical():
-    column = np.array(["b", "c", "a", "c", "b", "d"])
-    assert Categorical("x").adapted(column).vocabulary == ("b", "c", "a", "d")
-
-
-def test_min_count():
-    column = np.array([[b"b"], [b"a"], [b"b"]])
-    feature = Categorical("x", min_count=2).adapted(column)
-    assert feature.vocabulary == ("b",)
-    assert feature.rows == 2
-
-
-def test_vocabulary_of_bytes_and_of_objects_is_text():
-    for column in (
-        np.array([b"caf\xc3\xa9", b"a", b"a"]),
-        np.array(["café", "a", "a"], object),
-        np.array([b"caf\xc3\xa9", b"a", b"a"], object),
-    ):
-        assert Categorical("x").adapted(column).vocabulary == ("a", "café")
-
-
-def test_boundaries_of_few_distinct_values_separate_them():
-    column = np.array([3.0, 1.0, 2.0, 2.0, np.nan, np.inf])
-    feature = Bucketized("x", buckets=3).adapted(column)
-    assert feature.boundaries == (2.0, 3.0)
-    assert feature.rows == 4
-
-
-def test_boundaries_of_many_values():
-    column = np.random.default_rng(0).lognormal(size=10_000)
-    boundaries = Bucketized("x", buckets=16).adapted(column).boundaries
-    assert 2 < len(boundaries) < 16
-    assert list(boundaries) == sorted(set(boundaries))
-    assert set(boundaries) <= set(column.astype("f4").tolist())
-
-
-def test_common_value_does_not_use_up_the_buckets():
-    column = np.concatenate([np.zeros(9900), np.arange(1, 101)])
-    boundaries = Bucketized("x", buckets=16).adapted(column).boundaries
-    assert len(boundaries) >= 7
-
-
-def test_one_distinct_value_has_no_boundary():
-    feature = Bucketized("x").adapted(np.array([1.0, 1.0]))
-    assert feature.boundaries == ()
-    assert feature.is_adapted
-
-
-def test_adapt_leaves_specifications_as_they_are():
-    features = [Numeric("n"), Bucketized("n"), Categorical("c")]
-    copies = [dataclasses.replace(feature) for feature in features]
-    data = {"n": np.array([1.0, 2.0]), "c": np.array(["a", "b"]), "other": None}
-    adapted = adapt(features, data)
-    assert features == copies
-    assert not any(feature.is_adapted for feature in features)
-    assert all(feature.is_adapted for feature in adapted)
-    assert [type(feature) for feature in adapted] == [type(f) for f in features]
-
-
-def test_adapt_again_gives_the_same():
-    data = {"n": np.array([1.0, 2.0, 4.0])}
-    once = adapt([Numeric("n"), Bucketized("n")], data)
-    assert adapt(once, data) == once
-
-
-def test_missing_column():
+def refused(make, **arguments):
     with pytest.raises(ValueError) as error:
-        adapt([Numeric("age")], {"Age": np.ones(2), "b": np.ones(2)})
-    assert str(error.value) == (
-        "`data` should have the column 'age'. Received: columns=['Age', 'b']"
+        make("x", **arguments)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("clip", [(2, 1), (1, 1), (1,), 5, (None, None, None)])
+def test_numeric_refuses_bounds(clip):
+    assert refused(Numeric, clip=clip) == (
+        "`clip` should be a lower and a greater upper bound, either of which may be "
+        f"None. Received: clip={clip!r}"
     )
 
 
 @pytest.mark.parametrize(
-    "feature", [Numeric("x"), Bucketized("x"), Categorical("x"), Numeric("x", width=3)]
+    "make, arguments, name",
+    [
+        (Numeric, {"width": 0}, "width"),
+        (Categorical, {"units": 0}, "units"),
+        (Categorical, {"min_count": 0}, "min_count"),
+        (Categorical, {"max_size": 0}, "max_size"),
+        (Categorical, {"hash_bins": 0}, "hash_bins"),
+        (Sequence, {"length": 0}, "length"),
+        (Cross, {"hash_bins": 0}, "hash_bins"),
+    ],
 )
-def test_refused_width(feature):
-    with pytest.raises(ValueError) as error:
-        feature.adapted(np.ones((4, 2)))
-    assert str(error.value) == (
-        f"Feature 'x' should have {feature.width} value(s) per row. Received: 2"
+def test_positive_numbers(make, arguments, name):
+    assert refused(make, **arguments) == (
+        f"`{name}` should be a positive integer. Received: {name}=0"
     )
 
 
-@pytest.mark.parametrize("feature", [Numeric("x"), Bucketized("x")])
-def test_no_finite_value(feature):
-    with pytest.raises(ValueError) as error:
-        feature.adapted(np.array([np.nan, np.inf]))
-    assert str(error.value) == (
-        "Feature 'x' should have a finite value in the data to adapt to. Received: none"
+@pytest.mark.parametrize("make", [Categorical, Sequence])
+@pytest.mark.parametrize(
+    "dtype, vocabulary, hash_bins",
+    [
+        ("string", (), None),
+        ("string", ("a", "a"), None),
+        ("string", ("a", ""), None),
+        ("string", (1,), None),
+        ("string", ("a",), 5),
+        ("int64", (3, -1), None),
+        ("int64", ("3",), None),
+    ],
+)
+def test_refused_vocabulary(make, dtype, vocabulary, hash_bins):
+    arguments = {"dtype": dtype, "vocabulary": vocabulary, "hash_bins": hash_bins}
+    assert refused(make, **arguments) == VOCABULARY.format(**arguments)
+
+
+def test_refused_type():
+    assert refused(Categorical, dtype="int32") == (
+        "`dtype` should be one of ['string', 'int64']. Received: dtype='int32'"
     )
 
 
-def test_no_frequent_value():
+def test_refused_pooling():
+    assert refused(Sequence, pooling="min") == (
+        "`pooling` should be one of ('mean', 'sum', 'max', 'attention'). "
+        "Received: pooling='min'"
+    )
+    for arguments in ({"pooling": "attention"}, {"target": "y"}):
+        assert "`target` should be the name of a Categorical feature where" in refused(
+            Sequence, **arguments
+        )
+
+
+@pytest.mark.parametrize("columns", [(), ("a",), ("a", "a"), "ab"])
+def test_refused_cross(columns):
+    assert refused(Cross, columns=columns) == (
+        "`columns` should be the names of two or more features. "
+        f"Received: columns={columns!r}"
+    )
+
+
+def test_initializer_objects_are_kept_as_configurations():
+    given = [keras.initializers.HeNormal(seed=3), keras.regularizers.L2(0.5)]
+    first, second = (
+        Categorical("x", initializer=given[0], regularizer=given[1]) for _ in range(2)
+    )
+    assert first == second
+    assert first.initializer["config"]["seed"] == 3
+    assert keras.regularizers.get(first.regularizer).l2 == 0.5
+
+
+def test_features_of_a_table_should_agree():
+    features = [
+        Categorical("a", vocabulary=("x",), table="t"),
+        Categorical("b", vocabulary=("x",), table="t", units=4),
+    ]
     with pytest.raises(ValueError) as error:
-        Categorical("x", min_count=3).adapted(np.array(["a", "b", "a"]))
+        encode(features)
     assert str(error.value) == (
-        "Feature 'x' should have a value that occurs at least 3 time(s) in the data "
-        "to adapt to. Received: none"
+        "`features` of the table 't' should agree in units, initializer, regularizer, "
+        "dtype, vocabulary, hash_bins, min_count and max_size. "
+        f"Received: {features[0]!r} and {features[1]!r}"
+    )
+
+
+@pytest.mark.parametrize("target, units", [("b", 3), ("c", None), ("n", None)])
+def test_refused_target(target, units):
+    features = [
+        Categorical("b", vocabulary=("x",), units=3),
+        Numeric("n", mean=(0.0,), std=(1.0,)),
+        Sequence("s", vocabulary=("x",), pooling="attention", target=target),
+    ]
+    with pytest.raises(ValueError) as error:
+        encode(features)
+    assert str(error.value) == (
+        "`target` of 's' should be the name of a Categorical feature of 8 units. "
+        f"Received: target={target!r}, which has units={units}"
+    )
+
+
+def test_cross_of_what_is_no_feature():
+    features = [
+        Categorical("a", vocabulary=("x",)),
+        Bucketized("b", boundaries=()),
+        Numeric("c", mean=(0.0,), std=(1.0,)),
+        Cross("d", columns=("a", "c")),
+    ]
+    with pytest.raises(ValueError) as error:
+        encode(features)
+    assert str(error.value) == (
+        "`columns` of 'd' should be Categorical or Bucketized features, of "
+        "['a', 'b']. Received: columns=('a', 'c')"
+    )
+
+
+def test_not_adapted():
+    with pytest.raises(ValueError) as error:
+        encode([Numeric("a", mean=(0.0,), std=(1.0,)), Categorical("b")])
+    assert str(error.value) == (
+        "`features` should be adapted to data: call `tfmtl.features.adapt`. "
+        "Received: not adapted=['b']"
+    )
+
+
+@pytest.mark.parametrize("kinds", [[], [("a", "Numeric"), ("a", "Numeric")]])
+def test_none_or_twice(kinds):
+    with pytest.raises(ValueError) as error:
+        encode([Numeric(name) for name, _ in kinds])
+    assert str(error.value) == (
+        "`features` should be one or more features, each column once per kind. "
+        f"Received: {kinds}"
+    )
+
+
+def test_one_column_of_two_types():
+    features = [
+        Numeric("a", mean=(0.0,), std=(1.0,)),
+        Categorical("a", vocabulary=("x",)),
+    ]
+    with pytest.raises(ValueError) as error:
+        encode(features)
+    assert str(error.value) == (
+        "`features` of one column should have one type and width. Received: "
+        "'a' as ('float32', 1) and as ('string', 1)"
     )

@@ -1,0 +1,67 @@
+"""How often each value of a column occurs."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+Value = str | int
+
+
+class Counts:
+    """Counts values; memory grows with the number of distinct ones.
+
+    Args:
+        name: Name of the column or table, for errors.
+        kind: `str` or `int`.
+    """
+
+    def __init__(self, name: str, kind: type[Any]) -> None:
+        self._name = name
+        self._kind = kind
+        self._counts: Counter[Any] = Counter()
+
+    def update(self, values: np.ndarray) -> None:
+        """Adds values of any shape."""
+        self._counts.update(values.ravel().tolist())
+
+    def vocabulary(self, min_count: int, max_size: int | None) -> tuple[Value, ...]:
+        """Values that occur often enough, most frequent first, then in order.
+
+        Args:
+            min_count: How often a value must occur.
+            max_size: How many to give at most.
+
+        Raises:
+            ValueError: If no value occurs `min_count` times.
+        """
+        counts: Counter[Value] = Counter()
+        for value, count in self._counts.items():
+            counts[self._plain(value)] += count
+        kept = [
+            value
+            for value, count in counts.items()
+            if count >= min_count and not is_missing(value)
+        ]
+        if not kept:
+            raise ValueError(
+                f"Feature {self._name!r} should have a value that occurs at least "
+                f"{min_count} time(s) in the data to adapt to. Received: none"
+            )
+        kept.sort(key=lambda value: (-counts[value], value))
+        return tuple(kept[:max_size])
+
+    def _plain(self, value: Any) -> Value:
+        if isinstance(value, bytes) and self._kind is str:
+            value = value.decode()
+        if not isinstance(value, self._kind):
+            raise ValueError(
+                f"Column {self._name!r} should hold values of type "
+                f"{self._kind.__name__}. Received: {value!r}"
+            )
+        return value
+
+
+def is_missing(value: Value) -> bool:
+    """Whether a value says that there is none: "" or a negative id."""
+    return value == "" if isinstance(value, str) else value < 0
