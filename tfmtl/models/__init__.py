@@ -1,11 +1,14 @@
 """Recipes: feature and task specifications in, a Functional model out."""
 
 from tfmtl.models.bottoms import cross_stitch, shared_bottom, single_task
+from tfmtl.models.fusion import with_score
 from tfmtl.models.mmoe import mmoe, omoe
+from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.ple import adatt, cgc, extraction, fusion, ple
 from tfmtl.models.snr import snr
 
 __all__ = [
+    "MultiTaskModel",
     "adatt",
     "cgc",
     "cross_stitch",
@@ -17,4 +20,5 @@ __all__ = [
     "shared_bottom",
     "single_task",
     "snr",
+    "with_score",
 ]

@@ -1,5 +1,32 @@
-"""What a task is: its name, head, loss, metrics and weight."""
+"""What a task is: its label, head, loss, metrics and weight."""
 
-from tfmtl.tasks.tasks import Binary, Position, Regression, Task, compile_arguments
+from tfmtl.tasks.decay import DecayingWeights
+from tfmtl.tasks.kinds import (
+    Binary,
+    Count,
+    LogNormal,
+    MultiClass,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    WeightedLogistic,
+)
+from tfmtl.tasks.losses import LabelledLoss
+from tfmtl.tasks.objectives import compile_arguments
+from tfmtl.tasks.task import Position, Task
 
-__all__ = ["Binary", "Position", "Regression", "Task", "compile_arguments"]
+__all__ = [
+    "Binary",
+    "Count",
+    "DecayingWeights",
+    "LabelledLoss",
+    "LogNormal",
+    "MultiClass",
+    "MultiLabel",
+    "Ordinal",
+    "Position",
+    "Regression",
+    "Task",
+    "WeightedLogistic",
+    "compile_arguments",
+]

@@ -1,0 +1,169 @@
+"""Funnels: products, their names, exported, calibrated, with a position."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfmtl import models
+from tfmtl.features import Numeric
+from tfmtl.folding import fold
+from tfmtl.serving import export, run_in_cpp_session
+from tfmtl.tasks import Binary, Position
+
+FEATURES = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
+SHOWN = Position("shown_at", num_positions=5)
+STEPS = [
+    Binary("click", position=SHOWN),
+    Binary("cart", after="click", position=Position("shown_at", num_positions=3)),
+    Binary("buy", after="cart"),
+]
+GIVEN = ["cart_given_click", "buy_given_cart"]
+
+
+def network(tasks=STEPS, units=(3,), **arguments):
+    keras.utils.set_random_seed(0)
+    return models.shared_bottom(
+        FEATURES, tasks, bottom=(8,), tower={"units": units}, **arguments
+    )
+
+
+def rows(count, seed=0):
+    x = np.random.default_rng(seed).normal(size=(count, 3)).astype("f4")
+    return {"x": x, "shown_at": np.resize(np.arange(6), (count, 1))}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def assert_products(outputs):
+    joint = outputs["click"] * outputs["cart_given_click"]
+    np.testing.assert_array_equal(outputs["cart"], joint)
+    joint = joint * outputs["buy_given_cart"]
+    np.testing.assert_array_equal(outputs["buy"], joint)
+    assert all(((y > 0) & (y < 1)).all() for y in outputs.values())
+
+
+def test_outputs_multiply_exactly():
+    outputs = network().predict(rows(50), verbose=0)
+    assert sorted(outputs) == sorted(["click", "cart", "buy", *GIVEN])
+    assert all(y.dtype == "float32" for y in outputs.values())
+    assert_products(outputs)
+
+
+def test_outputs_of_an_export_multiply_exactly(tmp_path):
+    model = network()
+    path = export(model, tmp_path / "ranker").path
+    found = run_in_cpp_session(path, {"x": rows(50)["x"]})
+    assert_products(found)
+    expected = model.predict(rows(50), verbose=0)
+    for name, y in expected.items():
+        np.testing.assert_allclose(found[name], y, atol=1e-6)
+
+
+def test_folded_funnel():
+    model = network()
+    folded = fold(model)
+    assert sorted(folded.input) == ["x"]
+    outputs = folded.predict({"x": rows(50)["x"]}, verbose=0)
+    assert_products(outputs)
+    for name, y in model.predict(rows(50), verbose=0).items():
+        np.testing.assert_allclose(outputs[name], y, atol=1e-6)
+
+
+def test_each_step_trains_the_towers_before_it():
+    model = network()
+    model.compile("sgd", metrics={})
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    model.fit(rows(20), {"buy": np.ones(20, "f4")}, verbose=0)
+    after = {v.path: v.numpy() for v in model.trainable_variables}
+    assert all((before[path] != after[path]).any() for path in before)
+
+
+def example_funnel(count, seed):
+    """Rows, labels with gaps, and the true probabilities."""
+    generator = np.random.default_rng(seed)
+    x = rows(count, seed)
+    logits = x["x"] * [1.5, -1.0, 1.0] + [-0.5, 0.0, -1.0]
+    given = sigmoid(logits)
+    true = np.cumprod(given, axis=1)
+    taken = np.cumprod(generator.random((count, 3)) < given, axis=1).astype("f4")
+    taken[generator.random(count) < 0.3, 1:] = np.nan
+    names = ["click", "cart", "buy"]
+    labels = dict(zip(names, taken.T, strict=True))
+    truth = dict(zip([*names, *GIVEN], [*true.T, *given.T[1:]], strict=True))
+    return x, labels, truth
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_products_are_calibrated(steps):
+    tasks = [Binary("click"), *STEPS[1:]][:steps]
+    tasks[1] = Binary("cart", after="click")
+    model = network(tasks, units=())
+    model.compile(keras.optimizers.Adam(0.02))
+    x, labels, _ = example_funnel(6000, 0)
+    labels = {task.name: labels[task.name] for task in tasks}
+    history = model.fit(
+        {"x": x["x"]}, labels, batch_size=200, epochs=12, verbose=0
+    ).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    x, _, truth = example_funnel(4000, 1)
+    for name, p in model.predict({"x": x["x"]}, verbose=0).items():
+        spread = np.abs(truth[name] - truth[name].mean()).mean()
+        share = 0.5 if name in GIVEN else 0.3  # of the few who came so far
+        assert np.abs(p[:, 0] - truth[name]).mean() < share * spread, name
+        top = p[:, 0] >= np.quantile(p, 0.9)
+        for part in (top, ~top):
+            assert 0.85 < p[part].mean() / truth[name][part].mean() < 1.15, name
+
+
+def test_entire_space_two_steps_by_the_formula():
+    tasks = [Binary("click"), Binary("buy", weight=2.0, after="click")]
+    model = network(tasks)
+    model.compile(keras.optimizers.SGD(0.0))
+    x = {"x": rows(40)["x"]}
+    generator = np.random.default_rng(0)
+    click = generator.integers(0, 2, 40)
+    labels = {"click": click, "buy": click * generator.integers(0, 2, 40)}
+    p = {name: y[:, 0] for name, y in model.predict(x, verbose=0).items()}
+    p["buy"] = p["click"].astype("f8") * p["buy_given_click"]
+    losses = {
+        name: -np.where(y == 1, np.log(p[name]), np.log1p(-p[name])).mean()
+        for name, y in labels.items()
+    }
+    history = model.fit(x, labels, batch_size=40, verbose=0).history
+    for name, loss in losses.items():
+        np.testing.assert_allclose(history[f"{name}_loss"], loss, rtol=1e-5)
+    total = losses["click"] + 2 * losses["buy"]
+    np.testing.assert_allclose(history["loss"], total, rtol=1e-5)
+    metrics = [f"{name}_{m}" for name in labels for m in ("auc", "calibration", "loss")]
+    assert sorted(history) == sorted([*metrics, "loss"])
+
+
+def test_position_moves_a_step_in_training_alone():
+    model = network()
+    for task, column in (("click", 3), ("cart", 2)):
+        bias = model.get_layer(f"{task}_position_bias").bias
+        values = np.zeros(bias.shape, "f4")
+        values[1 + column] = 2.0
+        bias.assign(values)
+    x = rows(400)["x"]
+    given = {"x": x, "shown_at": np.full((400, 1), 3)}
+    served, trained = model(given, training=False), model(given, training=True)
+    ratio = {name: np.mean(trained[name]) / np.mean(served[name]) for name in served}
+    assert ratio["click"] > 1.2
+    assert ratio["buy"] == pytest.approx(ratio["click"], rel=0.2)
+    # position 3 is one that the step `cart` does not know
+    assert ratio["cart_given_click"] == pytest.approx(1.0, abs=1e-6)
+    others = model({"x": x, "shown_at": np.zeros((400, 1))}, training=False)
+    for name, y in served.items():
+        np.testing.assert_array_equal(others[name], y)
+
+
+def test_order_of_the_steps():
+    with pytest.raises(ValueError) as error:
+        network([STEPS[1], STEPS[0]])
+    assert str(error.value) == (
+        "Task 'cart' should come after a binary task that stands before it, one of "
+        "[]. Received: after='click'"
+    )

@@ -1,0 +1,32 @@
+"""How good a ranker is: metrics for `fit`, and exact ones after it.
+
+Keras metrics, for `model.compile`: `Calibration`, `CalibrationError`,
+`NormalizedEntropy`, and `Labelled` around any metric whose label may be missing. On
+arrays, exact: `auc`, `group_auc`, `GroupAUC`, `ndcg`, `mean_average_precision` and
+`multi_task_gain`. What has no value, such as the AUC of one class, is NaN.
+"""
+
+from tfmtl.metrics.auc import auc, group_auc
+from tfmtl.metrics.calibration import Calibration
+from tfmtl.metrics.calibration_error import CalibrationError
+from tfmtl.metrics.gain import Gain, multi_task_gain
+from tfmtl.metrics.labelled import Labelled
+from tfmtl.metrics.lists import Lists, by_group, mean_average_precision, ndcg
+from tfmtl.metrics.normalized_entropy import NormalizedEntropy
+from tfmtl.metrics.streaming import GroupAUC
+
+__all__ = [
+    "Calibration",
+    "CalibrationError",
+    "Gain",
+    "GroupAUC",
+    "Labelled",
+    "Lists",
+    "NormalizedEntropy",
+    "auc",
+    "by_group",
+    "group_auc",
+    "mean_average_precision",
+    "multi_task_gain",
+    "ndcg",
+]

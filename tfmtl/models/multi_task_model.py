@@ -1,0 +1,294 @@
+"""A Functional model that knows its tasks and trains on their labels."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmtl.balancing.balancer import Balancer, EndOfEpoch
+from tfmtl.features import check_columns
+from tfmtl.tasks.labels import complete_labels
+from tfmtl.tasks.objectives import Objectives
+from tfmtl.tasks.task import Task, check_tasks
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class MultiTaskModel(keras.Model):
+    """A Functional model with a dict of outputs, some of which are tasks.
+
+    `compile` needs no losses: those of the tasks are used, with their metrics.
+
+    ```
+    loss = sum_k w_k mean of L_k over the examples that have label k  +  penalties
+    ```
+
+    Labels are given by task name. One may be NaN or a task's `missing` in some
+    examples, or be left out of a batch altogether; its task then has loss 0 and no
+    gradient, and its metrics stay. Sample weights are for all tasks, `(batch,)`, or a
+    dict by task name. The progress bar and the history show `<task>_loss`, a mean
+    over labelled examples, and `<task>_<metric>`.
+
+    Recipes return this class. It is an ordinary Keras model otherwise: it saves,
+    clones, trains with losses of your own (`compile(loss=…)`), folds and exports.
+
+    Args:
+        inputs: Dict of symbolic inputs by column.
+        outputs: Dict of symbolic outputs by name, with one for each task.
+        name: Name of the model.
+        **kwargs: `tasks`, a list of tasks, and `trainable`.
+
+    Raises:
+        ValueError: If a task has no output.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> x = keras.Input((3,), name="x")
+        >>> click = keras.layers.Dense(1, "sigmoid")(x)
+        >>> tasks = [tfmtl.tasks.Binary("click")]
+        >>> model = tfmtl.models.MultiTaskModel({"x": x}, {"click": click}, tasks=tasks)
+        >>> model.compile("adam")
+        >>> y = {"click": keras.ops.array([1.0, float("nan")])}
+        >>> history = model.fit({"x": keras.ops.ones((2, 3))}, y, verbose=0)
+        >>> sorted(history.history)
+        ['click_auc', 'click_calibration', 'click_loss', 'loss']
+    """
+
+    _objectives: Any = None  # Objectives, of a model compiled without losses
+    _balancer: Balancer | None = None
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any
+    ) -> None:
+        tasks = tuple(kwargs.pop("tasks", ()))
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self._tasks = tasks
+        if not tasks:  # a clone, which Keras makes without them
+            return
+        check_tasks(tasks)
+        names = sorted(outputs) if isinstance(outputs, Mapping) else outputs
+        if names is outputs or not {task.name for task in tasks} <= set(names):
+            raise ValueError(
+                "`outputs` should be a dict with one for each task, of "
+                f"{[task.name for task in tasks]}. Received: outputs={names}"
+            )
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks."""
+        return self._tasks
+
+    @property
+    def task_weights(self) -> dict[str, keras.Variable]:
+        """Weights of the tasks' losses by name, as variables; of a compiled model."""
+        return {} if self._objectives is None else self._objectives.weights
+
+    def of_graph(self, inputs: Any, outputs: Any, name: str) -> "MultiTaskModel":
+        """The model of another graph for the same tasks, as a fold makes it."""
+        return type(self)(inputs, outputs, name=name, tasks=self._tasks)
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        balancing: Any = None,
+        shared: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Sets how the model trains.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            loss: Keras losses, in place of those of the tasks. Defaults to `None`,
+                the tasks' own; the next two arguments are then by task name.
+            loss_weights: Weights of the losses. Defaults to those of the tasks.
+            metrics: Metrics. Defaults to those of the tasks; `{}` for none.
+            weighted_metrics: Metrics that take sample weights; only with `loss`,
+                since all metrics of tasks do.
+            balancing: How tasks are kept from fighting: a method of gradient surgery
+                of `tfmtl.balancing`, a rule of loss weighting, or a list of one of
+                each. Defaults to `None`, the plain sum. On TensorFlow.
+            shared: Names of the layers whose gradients surgery looks at. Defaults to
+                `None`, all that two or more tasks reach.
+            **kwargs: Further arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If there is neither a loss nor a task, a name is that of no
+                task, or the tasks cannot be balanced.
+        """
+        self._objectives = self._balancer = None
+        if loss is not None and balancing is not None:
+            raise ValueError(
+                "`balancing` should be given without `loss`, for the losses of tasks. "
+                f"Received: loss={loss!r}"
+            )
+        if loss is not None:
+            given = (loss_weights, metrics, weighted_metrics)
+            super().compile(optimizer, loss, *given, **kwargs)
+            return
+        if not self._tasks:
+            raise ValueError(
+                "`loss` should be given for a model without tasks, such as a clone; "
+                "MultiTaskModel(clone.input, clone.output, tasks=…) has them. "
+                "Received: loss=None"
+            )
+        if weighted_metrics is not None:
+            raise ValueError(
+                "`weighted_metrics` should be given with `loss` only; `metrics` of "
+                f"tasks take weights. Received: weighted_metrics={weighted_metrics!r}"
+            )
+        super().compile(optimizer, **kwargs)
+        self._objectives = Objectives(self._tasks, loss_weights, metrics)
+        self._balanced_by = {"balancing": balancing, "shared": shared}
+        if balancing is not None:
+            names = [task.name for task in self._tasks]
+            self._balancer = Balancer(self, names, balancing, shared)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns that do not fit are named."""
+        fit = super().fit
+        given = inspect.signature(fit).bind(self._columns(x), *args, **kwargs).arguments
+        validation = given.get("validation_data")
+        if isinstance(validation, tuple):
+            given["validation_data"] = (self._columns(validation[0]), *validation[1:])
+        if self._balancer is not None and self._balancer.needs_epochs:
+            callbacks = filter(None, keras.tree.flatten(given.get("callbacks")))
+            given["callbacks"] = [*callbacks, EndOfEpoch(self._balancer)]
+        return fit(**given)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns that do not fit are named."""
+        return super().evaluate(self._columns(x), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns that do not fit are named."""
+        return super().predict(self._columns(x), *args, **kwargs)
+
+    def losses_on(
+        self, x: Any, y: Any, outputs: Any, sample_weight: Any = None
+    ) -> list[Tensor]:
+        """The weighted loss of each task on a batch; of a compiled model.
+
+        Args:
+            x: Columns.
+            y: Labels.
+            outputs: Predictions by task name.
+            sample_weight: Weights of the examples, for all tasks or by task name.
+        """
+        labels = complete_labels(self._tasks, y, x, outputs)
+        losses = self._objectives.task_losses(labels, outputs, sample_weight)
+        weights = self._objectives.weights
+        return [weights[name].value * loss for name, loss in losses.items()]
+
+    def train_step(self, *args: Any) -> Any:
+        """As of a Keras model, or with balanced tasks."""
+        if self._balancer is None:
+            return super().train_step(*args)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
+        outputs, loss = self._balancer.step(
+            self, x, lambda outputs: self.losses_on(x, y, outputs, sample_weight)
+        )
+        labels = complete_labels(self._tasks, y, x, outputs)
+        self._objectives.follow(labels, outputs, sample_weight)
+        rows = keras.ops.shape(next(iter(outputs.values())))[0]
+        self._mean_loss.update_state(loss, sample_weight=rows)
+        return self.compute_metrics(x, y, outputs, sample_weight)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The weighted sum of the tasks' losses, and the layers' penalties."""
+        if self._objectives is None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        labels = complete_labels(self._tasks, y, x, y_pred)
+        losses = self._objectives.task_losses(labels, y_pred, sample_weight)
+        self._objectives.follow(labels, y_pred, sample_weight)
+        total = keras.ops.sum(self._objectives.weighted(losses))
+        if not self.losses:
+            return total
+        return total + keras.ops.cast(super().compute_loss(), total.dtype)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Adds a batch to the metrics and returns all of them by name."""
+        if self._objectives is None:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        labels = complete_labels(self._tasks, y, x, y_pred)
+        self._objectives.measure(labels, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Loss and metrics, those of the tasks included."""
+        own = [] if self._objectives is None else self._objectives.metrics
+        return [*super().metrics, *own]
+
+    @property
+    def _mean_loss(self) -> keras.metrics.Metric:
+        return next(metric for metric in self.metrics if metric.name == "loss")
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Arguments of `compile`, serialisable."""
+        config = super().get_compile_config()
+        if self._objectives is None:
+            return config
+        balanced = keras.saving.serialize_keras_object(dict(self._balanced_by))
+        return {**config, **self._objectives.get_config(), **balanced}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles with the arguments of `get_compile_config`; not without tasks."""
+        arguments = keras.saving.deserialize_keras_object(config)
+        if self._tasks or arguments.get("loss") is not None:
+            self.compile(**arguments)
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        """Graph and tasks, serialisable."""
+        tasks = keras.saving.serialize_keras_object(list(self._tasks))
+        return {**super().get_config(), "tasks": tasks}
+
+    def _columns(self, x: Any) -> Any:
+        """Checks columns, or what a dataset says of them; strings become tensors."""
+        columns = getattr(x, "element_spec", x)
+        if isinstance(columns, tuple) and columns:
+            columns = columns[0]
+        if not isinstance(columns, Mapping) or not isinstance(self.input, Mapping):
+            return x
+        check_columns(self.input, columns)
+        if columns is not x:
+            return x
+        return {name: _readable(column) for name, column in x.items()}
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> "MultiTaskModel":
+        """The model of `get_config`."""
+        graph = {key: value for key, value in config.items() if key != "tasks"}
+        model = super().from_config(graph, custom_objects)
+        model._tasks = tuple(_deserialized(config.get("tasks", ()), custom_objects))
+        return model
+
+
+def _readable(column: Any) -> Any:
+    """Keras refuses NumPy's strings in `fit`, though not those of a tensor."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "OSU":
+        return keras.ops.convert_to_tensor(column, "string")
+    return column
+
+
+def _deserialized(tasks: Any, custom_objects: Any) -> Sequence[Task]:
+    found: Any = keras.saving.deserialize_keras_object(tasks, custom_objects)
+    return found

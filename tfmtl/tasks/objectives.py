@@ -1,0 +1,193 @@
+"""Losses and metrics of tasks together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfmtl.metrics import Labelled
+from tfmtl.tasks.task import Task, check_tasks
+
+Tensor = Any
+
+
+def compile_arguments(tasks: Sequence[Task]) -> dict[str, Any]:
+    """Losses, their weights and metrics of tasks, for `compile` of a stock model.
+
+    A model of a recipe needs none of it: `model.compile("adam")`. In a Keras model of
+    your own every label has to be there, NaN where it is missing.
+
+    Args:
+        tasks: Tasks of different names.
+
+    Returns:
+        `{"loss": …, "loss_weights": …, "weighted_metrics": …}`, each by task name.
+
+    Raises:
+        ValueError: If there is no task, a name occurs twice, or a label depends on
+            another column, which stock Keras cannot tell.
+
+    Example:
+        >>> import tfmtl
+        >>> click = tfmtl.tasks.Binary("click")
+        >>> tasks = [click, tfmtl.tasks.Binary("like", weight=2.0)]
+        >>> tfmtl.tasks.compile_arguments(tasks)["loss_weights"]
+        {'click': 1.0, 'like': 2.0}
+    """
+    check_tasks(tasks)
+    conditional = [task.name for task in tasks if task.where is not None]
+    if conditional:
+        raise ValueError(
+            "Tasks whose label depends on another column (`where`) should be trained "
+            f"with a tfmtl.models.MultiTaskModel. Received: {conditional}"
+        )
+    return {
+        "loss": {task.name: task.loss() for task in tasks},
+        "loss_weights": {task.name: task.weight for task in tasks},
+        "weighted_metrics": {
+            task.name: [_labelled(task, metric) for metric in task.metrics()]
+            for task in tasks
+        },
+    }
+
+
+class Objectives:
+    """What a model's tasks add to its loss, and the metrics they are followed by.
+
+    Args:
+        tasks: Tasks.
+        weights: Weights of the losses by task name, in place of the tasks' own.
+        metrics: Metrics by task name, in place of the tasks' own.
+
+    Raises:
+        ValueError: If a name is that of no task, or a metric is none of Keras.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        weights: Mapping[str, float] | None = None,
+        metrics: Mapping[str, Sequence[keras.metrics.Metric]] | None = None,
+    ) -> None:
+        for argument, given in (("loss_weights", weights), ("metrics", metrics)):
+            _check_names(argument, given, [task.name for task in tasks])
+        _check_metrics(metrics)
+        self._given = {"loss_weights": weights, "metrics": metrics}
+        self.losses = {task.name: task.loss() for task in tasks}
+        self.weights = {
+            task.name: keras.Variable(
+                (weights or {}).get(task.name, task.weight),
+                trainable=False,
+                dtype="float32",
+                name=f"{task.name}_weight",
+            )
+            for task in tasks
+        }
+        self._means = {
+            task.name: keras.metrics.Mean(f"{task.name}_loss") for task in tasks
+        }
+        self._metrics = {
+            task.name: [
+                _labelled(task, metric, f"{task.name}_{metric.name}")
+                for metric in (
+                    task.metrics() if metrics is None else metrics.get(task.name, ())
+                )
+            ]
+            for task in tasks
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of `compile`, serialisable."""
+        config: dict[str, Any] = keras.saving.serialize_keras_object(self._given)
+        return config
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The mean loss of every task, and its metrics."""
+        groups = [[self._means[name], *self._metrics[name]] for name in self._means]
+        return [metric for group in groups for metric in group]
+
+    def task_losses(
+        self,
+        labels: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        weights: Any = None,
+    ) -> dict[str, Tensor]:
+        """The loss of each task, a scalar, not weighted against the others.
+
+        Args:
+            labels: Of every task, NaN where missing.
+            outputs: Predictions by task name.
+            weights: Of the examples, for all tasks or by task name.
+        """
+        return {
+            name: loss(labels[name], outputs[name], _weights_of(name, weights))
+            for name, loss in self.losses.items()
+        }
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted losses of the tasks, `(tasks,)`."""
+        return keras.ops.stack(
+            [
+                keras.ops.convert_to_tensor(self.weights[name]) * loss
+                for name, loss in losses.items()
+            ]
+        )
+
+    def follow(
+        self,
+        labels: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        weights: Any = None,
+    ) -> None:
+        """Adds a batch's losses to their means over labelled examples.
+
+        Not from `task_losses`, which Keras divides by the number of replicas.
+        """
+        for name, loss in self.losses.items():
+            own = _weights_of(name, weights)
+            values, counted = loss.per_label(labels[name], outputs[name], own)
+            self._means[name].update_state(values, counted)
+
+    def measure(
+        self,
+        labels: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        weights: Any = None,
+    ) -> None:
+        """Adds a batch to the metrics."""
+        for name, metrics in self._metrics.items():
+            for metric in metrics:
+                own = _weights_of(name, weights)
+                metric.update_state(labels[name], outputs[name], sample_weight=own)
+
+
+def _labelled(
+    task: Task, metric: keras.metrics.Metric, name: str | None = None
+) -> Labelled:
+    per_entry = task.label_units > 1
+    return Labelled(metric, task.missing, per_entry=per_entry, name=name)
+
+
+def _weights_of(name: str, weights: Any) -> Any:
+    return weights.get(name) if isinstance(weights, Mapping) else weights
+
+
+def _check_names(argument: str, given: Any, names: list[str]) -> None:
+    if given is None:
+        return
+    if not isinstance(given, Mapping) or set(given) - set(names):
+        raise ValueError(
+            f"`{argument}` should be a dict by task name, of {names}. "
+            f"Received: {argument}={given!r}"
+        )
+
+
+def _check_metrics(metrics: Any) -> None:
+    for task, given in (metrics or {}).items():
+        several = given if isinstance(given, list | tuple) else [None]
+        if not all(isinstance(metric, keras.metrics.Metric) for metric in several):
+            raise ValueError(
+                f"`metrics` should be a list of Keras metrics for task {task!r}. "
+                f"Received: {given!r}"
+            )
