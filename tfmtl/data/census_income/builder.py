@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfmtl.data.census_income import columns, files, parsing
-from tfmtl.data.census_income.connector import PackedColumns
+from tfmtl.data.packed_columns import PackedColumns
 
 URL = "https://archive.ics.uci.edu/static/public/117/census+income+kdd.zip"
 
