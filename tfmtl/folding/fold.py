@@ -61,8 +61,8 @@ def fold(
         >>> model.count_params(), folded.count_params()
         (357, 176)
     """
-    model = as_functional(model)
-    folded = rebuild(model, Facts(record(model)))
+    given, model = model, as_functional(model)
+    folded = rebuild(given, Facts(record(model)))
     prove(model, folded, made_up_rows(model) if inputs is None else inputs, tolerance)
     return folded
 
@@ -90,4 +90,4 @@ def without_training_inputs(model: keras.Model) -> keras.Model:
     graph = record(model)
     if not training_only_inputs(graph):
         return model
-    return rebuild(as_functional(model), Facts(graph, prune=False))
+    return rebuild(model, Facts(graph, prune=False))

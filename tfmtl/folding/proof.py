@@ -24,7 +24,7 @@ def prove(
         FoldError: If an output differs by more than the tolerance or is NaN.
     """
     if tolerance is None:
-        tolerance = _tolerance(model)
+        tolerance = rounding(model)
     given = _tensors(model.input, inputs)
     expected = _named(model, model(given, training=False))
     for name, value in expected.items():
@@ -74,8 +74,23 @@ def _difference(expected: np.ndarray, got: np.ndarray) -> float:
     return float(np.max(np.abs(expected - got) / scale, initial=0.0))
 
 
-def _tolerance(model: keras.Model) -> float:
-    """A few rounding steps of the coarsest type that the model computes in."""
+def rounding(model: keras.Model) -> float:
+    """A few rounding steps of the coarsest type that a model computes in.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        A tolerance for differences of its outputs, relative beyond 1.
+
+    Example:
+        >>> import keras
+        >>> from tfmtl.folding.proof import rounding
+        >>> inputs = keras.Input((3,))
+        >>> outputs = keras.layers.Dense(1, dtype="mixed_bfloat16")(inputs)
+        >>> rounding(keras.Model(inputs, outputs))
+        0.05
+    """
     types = {layer.compute_dtype for layer in model.layers}
     if "bfloat16" in types:
         return 5e-2

@@ -8,22 +8,25 @@ import numpy as np
 
 from tfmtl.folding import stock
 from tfmtl.folding.facts import Facts, training_only_inputs
-from tfmtl.folding.graph import Call, Ref
+from tfmtl.folding.graph import Call, Ref, as_functional
 from tfmtl.layers import BroadcastConstant, GatherSlots
 
 
 def rebuild(model: keras.Model, facts: Facts) -> keras.Model:
     """Builds the model of what is kept, with the same inputs and outputs.
 
-    Where the inputs are a dict, those that matter in training alone are left out.
+    Where the inputs are a dict, those that matter in training alone are left out. A
+    model class of its own stays the same where it has a method
+    `of_graph(inputs, outputs, name)`, which makes it anew.
     """
-    builder = _Builder(facts, model)
+    builder = _Builder(facts, as_functional(model))
     for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
         if any(facts.kept(ref) for ref in call.results):
             tensors = rule.rebuild(call, builder)
             builder.tensors.update(zip(call.results, tensors, strict=True))
     outputs = keras.tree.map_structure(builder.read, facts.graph.outputs)
-    return keras.Model(builder.kept_inputs, outputs, name=model.name)
+    make = getattr(model, "of_graph", keras.Model)
+    return make(builder.kept_inputs, outputs, name=model.name)
 
 
 class _Builder:

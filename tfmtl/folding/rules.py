@@ -87,6 +87,8 @@ class OfSlotLayer(Rule):
         outputs = np.array(builder.kept_slots(call.results))
         wanted = self._reads[outputs].any(axis=0)
         inputs, given = builder.given(call.inputs, wanted, self.reads_apart)
+        if isinstance(call.args[0], list | tuple) and not isinstance(given, list):
+            given = [given]  # a list of one stays a list
         layer, order = self._fold(call, builder, outputs, np.array(inputs))
         order = order.tolist()
         if len(call.results) > 1:
@@ -160,7 +162,7 @@ class OfMixture(Rule):
         constants = builder.constants([experts])
         folded, order = layer.fold(outputs, np.array(inputs, int), constants)
         builder.set_order(result, order.tolist())
-        return [builder.add(folded, given)]
+        return [given if folded is None else builder.add(folded, given)]
 
 
 class SlotWise(Rule):

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.folding import without_training_inputs
+from tfmtl.folding.proof import rounding
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.serving.publish import choose_version, publish, staging
 from tfmtl.serving.rows import coerce
@@ -20,7 +21,6 @@ from tfmtl.serving.scan import Scan, scan
 from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.stateless import read_weights, serving_function
 
-TOLERANCE = 1e-5
 GOLDEN_ROWS = 8
 INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 
@@ -168,14 +168,16 @@ def _compare(model: keras.Model, folder: Path, rows: Mapping[str, Any]) -> float
         raise ExportError(
             f"The outputs should be {sorted(expected)}. Received: {sorted(served)}"
         )
-    differences = [
-        _difference(task, served[task], keras.ops.convert_to_numpy(expected[task]))
-        for task in sorted(expected)
-    ]
-    return max(differences)
+    tolerance = rounding(model)
+    return max(
+        _difference(task, served[task], keras.ops.convert_to_numpy(value), tolerance)
+        for task, value in sorted(expected.items())
+    )
 
 
-def _difference(task: str, served: np.ndarray, expected: np.ndarray) -> float:
+def _difference(
+    task: str, served: np.ndarray, expected: np.ndarray, tolerance: float
+) -> float:
     expected = expected.astype(np.float32)
     if served.shape != expected.shape:
         raise ExportError(
@@ -184,9 +186,9 @@ def _difference(task: str, served: np.ndarray, expected: np.ndarray) -> float:
         )
     scale = np.maximum(1.0, np.abs(expected))
     difference = float(np.max(np.abs(served - expected) / scale, initial=0.0))
-    if not difference <= TOLERANCE:
+    if not difference <= tolerance:
         raise ExportError(
-            f"Output {task!r} should differ by at most {TOLERANCE} between the Keras "
+            f"Output {task!r} should differ by at most {tolerance:g} between the Keras "
             f"model and the C++ session. Received: difference={difference}"
         )
     return difference

@@ -15,7 +15,8 @@ class OpenShare(NamedTuple):
     Attributes:
         total: Number of gates.
         served: Gates that are not exactly 0 in evaluation and serving.
-        expected: Sum of P(z != 0) in training, the quantity that is penalised.
+        expected: Gates to expect open in training, as far as they are penalised:
+            of those of a `SoftmaxGate` one for each output is free.
     """
 
     total: int
@@ -57,7 +58,5 @@ def open_share(model: keras.Model) -> OpenShare:
     served = sum(
         int(np.sum(ops.convert_to_numpy(g(training=False)) != 0)) for g in found
     )
-    expected = sum(
-        float(np.sum(ops.convert_to_numpy(gate.open_probability()))) for gate in found
-    )
+    expected = sum(float(ops.convert_to_numpy(g.expected_open())) for g in found)
     return OpenShare(sum(int(np.prod(g.shape)) for g in found), served, expected)

@@ -523,7 +523,7 @@ def test_weights_of_a_gate_that_are_an_output_stay_whole(closed):
     assert folded.output["weights"].shape == (None, 2, 4)
     assert structure(fold(folded)) == structure(folded)
     computed = [layer for layer in folded.layers if isinstance(layer, Experts)]
-    assert sum(layer.num_experts for layer in computed) == (0 if closed == 1 else 4)
+    assert sum(layer.num_experts for layer in computed) == (1 if closed == 1 else 4)
 
 
 def test_one_position_bias_for_two_tasks_and_a_recipe_in_a_model():

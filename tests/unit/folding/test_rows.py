@@ -26,3 +26,18 @@ def test_rows_are_structured_like_the_input():
     first, second = keras.Input((1,)), keras.Input((2,))
     rows = made_up_rows(keras.Model([first, second], first), 3)
     assert [row.shape for row in rows] == [(3, 1), (3, 2)]
+
+
+def test_rows_of_ids_and_of_sequences_are_known_to_their_look_up():
+    inputs = {
+        "ids": keras.Input((1,), dtype="int64", name="ids"),
+        "words": keras.Input((None,), dtype="string", name="words"),
+    }
+    ids = keras.layers.IntegerLookup(vocabulary=[70, 80])(
+        keras.ops.maximum(inputs["ids"], -1)
+    )
+    words = keras.layers.StringLookup(vocabulary=["at"])(inputs["words"][:, :9])
+    rows = made_up_rows(keras.Model(inputs, {"ids": ids, "words": words}))
+    assert {70, 80, 0} <= set(rows["ids"].ravel())
+    assert rows["words"].shape == (64, 3)
+    assert "at" in rows["words"]

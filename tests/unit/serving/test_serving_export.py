@@ -133,6 +133,18 @@ def test_half_precision_output_is_cast(tmp_path):
     assert info.dtype == tf.float32.as_datatype_enum
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_ranker_is_exported(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        x = features.Numeric("x", width=6, mean=(0.0,) * 6, std=(1.0,) * 6)
+        both = [tasks.Binary("click"), tasks.Regression("time")]
+        model = models.ple([x], both, levels=[32, 16])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert export(model, tmp_path).difference < 5e-2
+
+
 def test_next_version_and_given_version(small_model, tmp_path):
     assert export(small_model, tmp_path).version == 1
     result = export(small_model, tmp_path, version=7)
