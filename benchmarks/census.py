@@ -17,11 +17,11 @@ import keras
 
 from tfmtl.demo import (
     Source,
-    auc,
     census_income,
     difference,
     held_out,
     predict,
+    quality,
     train,
 )
 from tfmtl.folding import compare, fold
@@ -56,7 +56,7 @@ def _print_figures(source: Source, seed: int) -> None:
     }
     print(f"l0 {source.training.l0:g}, seed {seed}")
     for name, given in scores.items():
-        found = auc(given, source.test[1])
+        found = {task: one.auc for task, one in quality(given, source).items()}
         print(f"{name:<8}", {task: round(value, 4) for task, value in found.items()})
     print(compare(sparse, folded))
     apart = difference(scores["sparse"], scores["folded"])

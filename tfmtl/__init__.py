@@ -7,17 +7,29 @@
 import importlib
 from types import ModuleType
 
-from tfmtl import features, folding, layers, models, ops, sparsity, tasks
+from tfmtl import (
+    balancing,
+    features,
+    folding,
+    layers,
+    metrics,
+    models,
+    ops,
+    sparsity,
+    tasks,
+)
 from tfmtl.version import __version__
 
 _ON_FIRST_USE = ("data", "report", "serving")
 
 __all__ = [
     "__version__",
+    "balancing",
     "data",
     "features",
     "folding",
     "layers",
+    "metrics",
     "models",
     "ops",
     "report",

@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("demo", help="train, fold, export, verify, measure")
     command.add_argument(
-        "--data", type=Path, help="folder with the Census-Income files; else synthetic"
+        "--data", type=Path, help="folder with a data set's files; else synthetic"
     )
     command.add_argument("--out", type=Path, default=Path("runs/demo"))
     command.add_argument("--seed", type=int, default=0)
@@ -53,13 +53,14 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     if options.data is not None and not options.data.is_dir():
         raise SystemExit(
-            "--data should be a folder with the Census-Income files. "
+            "--data should be a folder with the files of Census-Income (KDD) or "
+            "KuaiRand-Pure. "
             f"Received: {options.data}"
         )
     source = (
         demo.synthetic()
         if options.data is None
-        else demo.census_income(options.data, options.out / "data")
+        else demo.from_folder(options.data, options.out / "data")
     )
     print(demo.screen(demo.run(source, options.out, options.seed)))
     return os.EX_OK

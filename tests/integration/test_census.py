@@ -22,9 +22,9 @@ def test_half_of_the_connections_are_closed(outcome):
 
 
 def test_auc_on_the_test_file_after_the_fold(outcome):
-    assert outcome.auc_after["income"] >= 0.9475
-    assert outcome.auc_after["never_married"] >= 0.994
-    assert outcome.auc_after["college"] >= 0.894
+    assert outcome.after["income"].auc >= 0.9475
+    assert outcome.after["never_married"].auc >= 0.994
+    assert outcome.after["college"].auc >= 0.894
 
 
 def test_scores_are_the_same_on_the_whole_test_file(outcome):

@@ -35,8 +35,9 @@ def test_connections_close_and_the_fold_drops_them(outcome):
 def test_outputs_stay_the_same_up_to_rounding(outcome):
     assert outcome.fold_difference <= 1e-5
     assert outcome.serving_difference <= 1e-5
-    for task, auc in outcome.auc_before.items():
-        assert outcome.auc_after[task] == pytest.approx(auc, abs=1e-4)
+    for task, before in outcome.before.items():
+        assert outcome.after[task].auc == pytest.approx(before.auc, abs=1e-4)
+        assert outcome.after[task].calibration == pytest.approx(before.calibration)
 
 
 def test_the_savedmodel_shrinks_by_what_the_report_says(outcome):
@@ -89,5 +90,5 @@ def test_the_command_line_exports_and_inspects(outcome, tmp_path, capsys):
 
 
 def test_the_command_line_says_what_the_data_folder_should_be(tmp_path):
-    with pytest.raises(SystemExit, match="should be a folder with the Census-Income"):
+    with pytest.raises(SystemExit, match="a folder with the files of Census-Income"):
         main(["demo", "--data", str(tmp_path / "missing")])

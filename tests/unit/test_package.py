@@ -23,9 +23,10 @@ MODULES = ["tfmtl"] + [
 
 # A room may import those of the levels before its own.
 LEVELS = [
-    {"version", "ops", "data"},
+    {"version", "serializable", "ops", "data"},
     {"layers"},
-    {"features", "tasks", "sparsity"},
+    {"balancing", "features", "metrics", "sparsity"},
+    {"tasks"},
     {"models"},
     {"folding"},
     {"report", "serving"},

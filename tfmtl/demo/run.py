@@ -11,6 +11,7 @@ from tfmtl.data import batches
 from tfmtl.demo.sources import Rows, Source
 from tfmtl.features import adapt
 from tfmtl.folding import FoldReport, compare, fold
+from tfmtl.metrics import auc, group_auc
 from tfmtl.models import snr
 from tfmtl.report import draw, topology
 from tfmtl.serving import (
@@ -21,10 +22,25 @@ from tfmtl.serving import (
     run_in_cpp_session,
 )
 from tfmtl.sparsity import L0Ramp, open_share
-from tfmtl.tasks import compile_arguments
 
 _BATCH = 4096
 Scores = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a task is predicted on the test rows.
+
+    Attributes:
+        auc: Exact AUC.
+        group_auc: AUC within lists, a mean weighted by exposures; `None` where the
+            source has no lists.
+        calibration: Sum of predictions by sum of labels.
+    """
+
+    auc: float
+    group_auc: float | None
+    calibration: float
 
 
 @dataclass(frozen=True)
@@ -34,8 +50,8 @@ class Outcome:
     Attributes:
         source: Name of the data.
         seconds: Wall time of training, seconds.
-        auc_before: Test AUC per task of the trained model.
-        auc_after: Test AUC per task of the folded model.
+        before: Per task, quality of the trained model.
+        after: The same of the folded model.
         open_connections: Connections whose gate is not 0 in serving. The fold keeps
             fewer where an open one leads nowhere or comes from a constant.
         report: Connections, sub-networks, parameters, FLOPs before and after.
@@ -50,8 +66,8 @@ class Outcome:
 
     source: str
     seconds: float
-    auc_before: dict[str, float]
-    auc_after: dict[str, float]
+    before: dict[str, Quality]
+    after: dict[str, Quality]
     open_connections: int
     report: FoldReport
     fold_difference: float
@@ -79,7 +95,7 @@ def train(source: Source, seed: int = 0, l0: float | None = None) -> keras.Model
     data = batches(*source.train, settings.batch_size, shuffle=True, seed=seed)
     steps = settings.epochs * int(data.cardinality())
     rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
-    model.compile(keras.optimizers.Adam(rate), **compile_arguments(source.tasks))
+    model.compile(keras.optimizers.Adam(rate))
     ramp = L0Ramp(l0, settings.dense_epochs, settings.ramp_epochs) if l0 else None
     model.fit(
         data,
@@ -120,8 +136,8 @@ def run(source: Source, folder: Path, seed: int = 0) -> Outcome:
     return Outcome(
         source=source.name,
         seconds=seconds,
-        auc_before=auc(scores, source.test[1]),
-        auc_after=auc(folded_scores, source.test[1]),
+        before=quality(scores, source),
+        after=quality(folded_scores, source),
         open_connections=open_share(model).served,
         report=compare(model, folded),
         fold_difference=difference(scores, folded_scores),
@@ -138,17 +154,14 @@ def predict(model: keras.Model, rows: Rows) -> Scores:
     return model.predict(batches(*rows, _BATCH), verbose=0)
 
 
-def auc(scores: Scores, labels: dict[str, np.ndarray]) -> dict[str, float]:
-    """Exact AUC per task: the share of pairs in the right order, ties half."""
-    return {task: _auc(scores[task].ravel(), labels[task].ravel()) for task in labels}
-
-
-def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    _, ranks, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    positive = labels > 0.5
-    wins = mean_rank[ranks][positive].sum() - positive.sum() * (positive.sum() + 1) / 2
-    return float(wins / (positive.sum() * (~positive).sum()))
+def quality(scores: Scores, source: Source) -> dict[str, Quality]:
+    """Quality of scores of the test rows, by task."""
+    found = {}
+    for task, labels in source.test[1].items():
+        y, p = labels.ravel(), scores[task].ravel()
+        within = None if source.groups is None else group_auc(y, p, source.groups)
+        found[task] = Quality(auc(y, p), within, float(p.mean() / y.mean()))
+    return found
 
 
 def difference(scores: Scores, other: Scores) -> float:

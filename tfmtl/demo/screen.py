@@ -1,6 +1,6 @@
 """What a run gave, as text for one screen."""
 
-from tfmtl.demo.run import Outcome
+from tfmtl.demo.run import Outcome, Quality
 
 
 def screen(outcome: Outcome) -> str:
@@ -13,8 +13,8 @@ def screen(outcome: Outcome) -> str:
     closed = 1 - outcome.open_connections / before.connections
     rows = [
         *(
-            _row(f"test AUC, {task}", auc, outcome.auc_after[task], ".4f")
-            for task, auc in outcome.auc_before.items()
+            _quality(task, quality, outcome.after[task])
+            for task, quality in outcome.before.items()
         ),
         _row("connections computed", before.connections, after.connections, ",d"),
         _row("sub-networks", before.sub_networks, after.sub_networks, ",d"),
@@ -50,6 +50,13 @@ def screen(outcome: Outcome) -> str:
             f"topology    {outcome.picture}",
         ]
     )
+
+
+def _quality(task: str, before: Quality, after: Quality) -> str:
+    """AUC of both, and of the folded model what else is known."""
+    row = _row(f"test AUC, {task}", before.auc, after.auc, ".4f")
+    within = "" if after.group_auc is None else f"  GAUC {after.group_auc:.3f}"
+    return f"{row}{within}  cal. {after.calibration:.2f}"
 
 
 def _row(name: str, before: float, after: float, form: str) -> str:
