@@ -25,11 +25,11 @@ MODULES = ["tfmtl"] + [
 LEVELS = [
     {"version", "serializable", "ops", "data"},
     {"layers"},
-    {"balancing", "features", "metrics", "sparsity"},
+    {"balancing", "features", "metrics"},
     {"tasks"},
     {"models"},
     {"folding"},
-    {"report", "serving"},
+    {"report", "serving", "sparsity"},
     {"demo"},
     {"cli"},
 ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import positive_int
@@ -16,9 +17,10 @@ _LOG_ALPHA_LIMIT = 4.605  # log 100: a closed gate still samples open 5 % of ste
 
 
 class L0Penalty(keras.regularizers.Regularizer):
-    """`l0` times the number of open gates to expect, as the weight's regulariser.
+    """The sum of each gate's `l0` times its P(z != 0), as the weight's regulariser.
 
-    Being a property of the weight, it counts once however often the gate is
+    A negative `l0` pulls a gate open and counts its P(z = 0), so that the penalty is
+    never below 0. Being a property of the weight, it counts once however often the gate is
     called, and a frozen gate adds nothing. `gate` is public: every gate of a
     model is found through its weights, however deeply it is nested.
 
@@ -31,7 +33,9 @@ class L0Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, theta: Tensor) -> Tensor:
         log_alpha = self.gate.rate_multiplier * ops.cast(theta, "float32")
-        return self.gate.l0 * self.gate.expected_open(log_alpha)
+        l0 = ops.convert_to_tensor(self.gate.l0)
+        offset = ops.maximum(-l0, 0.0)  # without gradient
+        return ops.sum(l0 * self.gate.penalised(log_alpha) + offset)
 
 
 class _Clamp(keras.constraints.Constraint):
@@ -52,7 +56,7 @@ class HardConcreteGate(keras.layers.Layer):
     training    s = sigmoid((log u - log(1 - u) + log_alpha) / beta), u ~ U(0, 1)
                 z = min(1, max(0, s (zeta - gamma) + gamma))
     otherwise   z = min(1, max(0, sigmoid(log_alpha) (zeta - gamma) + gamma))
-    loss        l0 * sum sigmoid(log_alpha - beta log(-gamma / zeta))
+    loss        sum l0 sigmoid(log_alpha - beta log(-gamma / zeta))
     ```
 
     The layer is called without input and returns z of shape `shape`: gates
@@ -65,12 +69,12 @@ class HardConcreteGate(keras.layers.Layer):
     clamped to +-4.605 after each step, so that a closed gate can come back. Use
     no weight decay on it (AdamW: `exclude_from_weight_decay`).
 
-    The penalty's weight is the layer's variable `l0`, 0 at the start;
-    `tfmtl.sparsity.L0Ramp` raises it after a dense phase.
+    The penalty's weights are the layer's variable `l0`, one for each gate, 0 at the
+    start; `tfmtl.sparsity` raises them after a dense phase. A negative one opens.
 
     Args:
         shape: Shape of the gates, for example `(outputs, inputs)`.
-        l0: Initial weight of the penalty, >= 0.
+        l0: Initial weight of each gate's penalty, >= 0.
         beta: Temperature, > 0.
         gamma: Lower end of the stretched interval, < 0.
         zeta: Upper end of the stretched interval, > 1.
@@ -126,7 +130,7 @@ class HardConcreteGate(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: Any = None) -> None:
-        """Creates `theta` and the penalty's weight `l0`."""
+        """Creates `theta` and the penalty's weights `l0`."""
         self.theta = self.add_weight(
             name="theta",
             shape=self.shape,
@@ -138,7 +142,7 @@ class HardConcreteGate(keras.layers.Layer):
         )
         self.l0 = self.add_weight(
             name="l0",
-            shape=(),
+            shape=self.shape,
             initializer=keras.initializers.Constant(self.initial_l0),
             trainable=False,
             dtype="float32",
@@ -175,6 +179,14 @@ class HardConcreteGate(keras.layers.Layer):
         )
         self.theta.assign(ops.broadcast_to(limited / self.rate_multiplier, self.shape))
 
+    def set_l0(self, l0: Any) -> None:
+        """Sets the weights of the penalty.
+
+        Args:
+            l0: New weights, of shape `shape` or one for all.
+        """
+        self.l0.assign(ops.broadcast_to(ops.cast(l0, "float32"), self.shape))
+
     def open_probability(self, log_alpha: Tensor | None = None) -> Tensor:
         """P(z != 0) of a training draw, of shape `shape`.
 
@@ -185,13 +197,25 @@ class HardConcreteGate(keras.layers.Layer):
             log_alpha = self.log_alpha
         return open_probability(log_alpha, self.beta, self.gamma, self.zeta)
 
-    def expected_open(self, log_alpha: Tensor | None = None) -> Tensor:
-        """`sum P(z != 0)`, the number of open gates that is penalised.
+    def penalised(self, log_alpha: Tensor | None = None) -> Tensor:
+        """What the penalty counts of each gate, of shape `shape`: its P(z != 0).
 
         Args:
             log_alpha: Location to use in place of the layer's own.
         """
-        return ops.sum(self.open_probability(log_alpha))
+        return self.open_probability(log_alpha)
+
+    def expected_open(self) -> Tensor:
+        """The number of gates to expect open in training, as far as penalised."""
+        return ops.sum(self.penalised())
+
+    def of_inputs(self) -> list[np.ndarray]:
+        """The gates of each input, as indices of the flattened z.
+
+        Together they switch the input off: a column of a matrix of gates.
+        """
+        numbers = np.arange(int(np.prod(self.shape))).reshape(-1, self.shape[-1])
+        return list(numbers.T)
 
     def compute_output_shape(self, input_shape: Any = None) -> tuple[int, ...]:
         """The gates' shape, whatever the input."""

@@ -9,6 +9,7 @@ from keras import ops
 
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.ops import spread_pairs
+from tfmtl.ops.pairs import pair_index
 
 Tensor = Any
 
@@ -20,7 +21,7 @@ class PairGate(HardConcreteGate):
     ```
     z       as of HardConcreteGate; in a row that would be all 0, the pair of the
             largest log_alpha has z = 1
-    loss    l0 * sum over rows (sum P(z != 0) - max P(z != 0))
+    loss    sum l0 P(z != 0) over the pairs that are not their row's most open one
     ```
 
     Renormalised weights do not change when all z of a row shrink alike, so a task's
@@ -42,21 +43,32 @@ class PairGate(HardConcreteGate):
         """Returns z, in [0, 1], `(pairs,)`; with noise in training only."""
         z = super().call(training)
         some = ops.any(spread_pairs(z, self._pairs) > 0, axis=1, keepdims=True)
-        log_alpha = spread_pairs(self.log_alpha, self._pairs)
-        log_alpha = ops.where(self._pairs, log_alpha, -np.inf)
-        first = ops.one_hot(ops.argmax(log_alpha, axis=1), self._pairs.shape[1])
-        return ops.where(self._pack(some | (first == 0)), z, ops.ones_like(z))
+        kept = ops.logical_not(some) & self._most_open(self.log_alpha)
+        return ops.where(self._pack(kept), ops.ones_like(z), z)
 
-    def expected_open(self, log_alpha: Tensor | None = None) -> Tensor:
-        """The number of open pairs to expect in training, beyond one for each row."""
-        matrix = spread_pairs(self.open_probability(log_alpha), self._pairs)
-        return ops.sum(matrix) - ops.sum(ops.max(matrix, axis=1))
+    def penalised(self, log_alpha: Tensor | None = None) -> Tensor:
+        """What the penalty counts of each pair: nothing of a row's most open one."""
+        if log_alpha is None:
+            log_alpha = self.log_alpha
+        probability = self.open_probability(log_alpha)
+        free = self._pack(self._most_open(log_alpha))
+        return ops.where(free, ops.zeros_like(probability), probability)
+
+    def of_inputs(self) -> list[np.ndarray]:
+        """The pairs of each expert, as indices of z."""
+        numbers = pair_index(self._pairs)
+        return [numbers[self._pairs[:, e], e] for e in range(self._pairs.shape[1])]
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         config = {**super().get_config(), "reads": self._pairs.tolist()}
         del config["shape"]
         return config
+
+    def _most_open(self, log_alpha: Tensor) -> Tensor:
+        """Booleans `(outputs, experts)`: each row's first largest log_alpha."""
+        matrix = ops.where(self._pairs, spread_pairs(log_alpha, self._pairs), -np.inf)
+        return ops.one_hot(ops.argmax(matrix, axis=1), self._pairs.shape[1]) > 0
 
     def _pack(self, matrix: Tensor) -> Tensor:
         return ops.take(ops.reshape(matrix, (-1,)), np.flatnonzero(self._pairs))

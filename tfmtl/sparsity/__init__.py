@@ -1,6 +1,19 @@
-"""How the L0 pressure on gates rises, and what it has closed."""
+"""How the pressure on gates rises: by a known weight, or to a target."""
 
-from tfmtl.sparsity.gates import OpenShare, gates, open_share
+from tfmtl.layers.gates import gates
+from tfmtl.sparsity.guards import SparsityWarning, findings
+from tfmtl.sparsity.open_share import OpenShare, open_share
+from tfmtl.sparsity.pressure import GatePressure
 from tfmtl.sparsity.ramp import L0Ramp
+from tfmtl.sparsity.target import Target
 
-__all__ = ["L0Ramp", "OpenShare", "gates", "open_share"]
+__all__ = [
+    "GatePressure",
+    "L0Ramp",
+    "OpenShare",
+    "SparsityWarning",
+    "Target",
+    "findings",
+    "gates",
+    "open_share",
+]

@@ -1,13 +1,15 @@
-"""A schedule for the weight of the L0 penalty."""
+"""A schedule for a weight of the L0 penalty that is known."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from tfmtl.sparsity.gates import gates, open_share
+from tfmtl.sparsity.pressure import GatePressure
 
 
-class L0Ramp(keras.callbacks.Callback):
+@keras.saving.register_keras_serializable(package="tfmtl")
+class L0Ramp(GatePressure):
     """Raises the weight of the L0 penalty after a dense phase.
 
     ```
@@ -18,14 +20,18 @@ class L0Ramp(keras.callbacks.Callback):
 
     t counts epochs, with fractions within an epoch where the number of steps is
     known. It is derived from the epoch number alone, so that `fit` with
-    `initial_epoch` resumes where it was. The share of gates open in serving is
-    logged as `open_share`.
+    `initial_epoch` resumes where it was. How open the gates are is logged, and what
+    is odd about them at the end is warned of; see `tfmtl.sparsity.GatePressure`.
+
+    It is a callback of any Keras model, or `sparsity=` in the `compile` of a
+    `MultiTaskModel`. Where no weight of the penalty is known, `Target` finds one.
 
     Args:
         l0: Final weight of the penalty per gate, > 0, in units of the loss.
         dense_epochs: Length of the phase without penalty.
         ramp_epochs: Length of the ramp, > 0.
         power: 1 for a linear ramp, 3 for a cubic one.
+        layers: Names of layers whose gates are meant. Defaults to `None`, all.
 
     Raises:
         ValueError: If an argument is outside its range, or the model has no gate.
@@ -45,8 +51,9 @@ class L0Ramp(keras.callbacks.Callback):
         dense_epochs: float = 1.0,
         ramp_epochs: float = 1.0,
         power: float = 1.0,
+        layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(layers)
         for argument, value, fits in (
             ("l0", l0, l0 > 0),
             ("dense_epochs", dense_epochs, dense_epochs >= 0),
@@ -71,12 +78,8 @@ class L0Ramp(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the model's gates."""
+        super().on_train_begin(logs)
         self._assigned: float | None = None
-        if not gates(self.model):
-            raise ValueError(
-                "L0Ramp should be used with a model that has hard-concrete gates. "
-                f"Received: model={self.model.name!r} without any"
-            )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the weight for the epoch's start."""
@@ -91,15 +94,19 @@ class L0Ramp(keras.callbacks.Callback):
         if steps:
             self._assign(self.value(self._epoch + batch / steps))
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Logs the share of gates that are open in serving."""
-        if logs is not None:
-            share = open_share(self.model)
-            logs["open_share"] = share.served / share.total
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            "l0": self.l0,
+            "dense_epochs": self.dense_epochs,
+            "ramp_epochs": self.ramp_epochs,
+            "power": self.power,
+            "layers": self.layers,
+        }
 
     def _assign(self, value: float) -> None:
         if value == self._assigned:
             return
-        for gate in gates(self.model):  # by the property: JAX's state is written back
-            gate.l0.assign(value)
+        for gate in self.gates():
+            gate.set_l0(value)
         self._assigned = value

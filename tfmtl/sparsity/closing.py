@@ -1,0 +1,89 @@
+"""Which gates to close for a target."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.sparsity.measures import Measure
+from tfmtl.sparsity.reach import Reach, all_open, as_if
+
+Place = tuple[int, int]  # number of the gate, index in its flattened z
+
+
+def masks_for(
+    model: keras.Model,
+    gates: Sequence[HardConcreteGate],
+    keep: float,
+    measure: Measure,
+) -> list[np.ndarray]:
+    """Masks of the gates that leave the share which is nearest to `keep`.
+
+    The gates of least log_alpha close first; before them, those that pass nothing on
+    since others are closed. A gate stays open where an output would lose all of its
+    inputs, or a row of a mixture its last expert.
+
+    Args:
+        model: The model.
+        gates: Its gates that may close.
+        keep: Share that stays.
+        measure: What it is a share of.
+
+    Returns:
+        Booleans of each gate's shape, true where it stays open.
+    """
+    order = _order(model, gates)
+    low, high = 0, len(order)  # the share falls as more of the order is closed
+    while high - low > 1:
+        middle = (low + high) // 2
+        if measure(_closed(gates, order[:middle])) > keep:
+            low = middle
+        else:
+            high = middle
+    candidates = [_closed(gates, order[:count]) for count in (low, high)]
+    return min(candidates, key=lambda masks: abs(measure(masks) - keep))
+
+
+def _order(model: keras.Model, gates: Sequence[HardConcreteGate]) -> list[Place]:
+    """Gates in the order in which they may close."""
+    log_alphas = [ops.convert_to_numpy(gate.log_alpha).ravel() for gate in gates]
+    stays = [ops.convert_to_numpy(gate.penalised() == 0).ravel() for gate in gates]
+    waiting = sorted(
+        (
+            (k, n)
+            for k, gate in enumerate(stays)
+            for n in np.flatnonzero(~gate).tolist()
+        ),
+        key=lambda place: log_alphas[place[0]][place[1]],
+    )
+    reach = Reach.of(model)
+    if reach is None:
+        return waiting
+    masks, order = all_open(gates), list[Place]()
+    with as_if(gates, masks):
+        lost = reach.constant_outputs()
+    while waiting:
+        place = waiting.pop(0)
+        masks[place[0]].flat[place[1]] = False
+        with as_if(gates, masks):
+            if reach.constant_outputs() != lost:
+                masks[place[0]].flat[place[1]] = True
+                continue
+            passing = reach.passing(gates)
+        order.append(place)
+        for idle in [(k, n) for k, n in waiting if not passing[k].flat[n]]:
+            masks[idle[0]].flat[idle[1]] = False
+            waiting.remove(idle)
+            order.append(idle)
+    return order
+
+
+def _closed(
+    gates: Sequence[HardConcreteGate], places: Sequence[Place]
+) -> list[np.ndarray]:
+    masks = all_open(gates)
+    for number, index in places:
+        masks[number].flat[index] = False
+    return masks

@@ -1,0 +1,226 @@
+"""A share of the model to keep, in place of a weight of the penalty."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.sparsity.closing import masks_for
+from tfmtl.sparsity.measures import KINDS, Measure
+from tfmtl.sparsity.pressure import GatePressure, warn
+
+_EVERY = 5  # batches between two looks at the gates
+_PULL, _PUSH = 20.0, 3.0  # growth of λ, per training and unit of share; λ2 over λ
+_HOLD = 3.0  # pressure on settled gates, over the mean one
+_CLOSED = -4.605
+_NEAR = 0.05
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class Target(GatePressure):
+    """Closes gates until a share of the model is left.
+
+    ```
+    minimise the loss  so that  s = t            t falls from 1 to keep
+    loss + λ1 (s − t) + λ2 (s − t)²,   s = rest + Σ price p
+    ```
+
+    s is the share to expect, of connections, FLOPs or bytes; `price` what a gate saves
+    when it closes; p its P(z != 0), scaled to 0 … 1 between the ends of `log_alpha`.
+    λ1 rises while s is above t and falls while it is below, at a rate relative to
+    itself and to the loss, so that no weight has to be chosen. The gates go through
+    four phases, as shares of `fit`'s epochs:
+
+    * dense: no penalty;
+    * ramp: t falls, fast at first, to `keep`;
+    * hold: t stays;
+    * settle: the gates of least `log_alpha` are closed so that the share of the
+      *folded* model is as near to `keep` as it can be, never the last on the way to a
+      task; the rest is held open while the network adapts.
+
+    It is `sparsity=` in the `compile` of a `MultiTaskModel`, or a callback of any Keras
+    model. How open the gates are is logged, and what is odd about them at the end is
+    warned of; see `tfmtl.sparsity.GatePressure`.
+
+    Args:
+        keep: Share that stays, above 0 and below 1.
+        of: `"connections"` (all gates count alike), `"flops"` per example or `"bytes"`
+            of weights; the last two of the whole model, with all gates open as 1.
+        layers: Names of layers whose gates are meant, for example `["level_2"]`.
+            Defaults to `None`, all.
+        dense: Share of training before the ramp.
+        ramp: Length of the ramp.
+        settle: Length of the last phase, above 0.
+
+    Raises:
+        ValueError: If an argument is outside its range; in `fit`, if the model has no
+            gates, or fewer epochs than phases where the number of steps is not known.
+
+    Example:
+        >>> import tfmtl
+        >>> target = tfmtl.sparsity.Target(keep=0.4, dense=0.1, ramp=0.5)
+        >>> [round(target.goal(t), 3) for t in (0.1, 0.35, 0.6, 1.0)]
+        [1.0, 0.475, 0.4, 0.4]
+
+    Source: the augmented Lagrangian of Wang et al., "Structured Pruning of Large
+    Language Models", EMNLP 2020, eq. 6, and its ramp of the target; the ramp's shape
+    after Zhu and Gupta, "To Prune, or Not to Prune", 2017, eq. 1.
+    """
+
+    def __init__(
+        self,
+        keep: float,
+        of: str = "connections",
+        layers: Sequence[str] | None = None,
+        dense: float = 0.1,
+        ramp: float = 0.4,
+        settle: float = 0.3,
+    ) -> None:
+        super().__init__(layers)
+        if not 0 < keep < 1:
+            raise ValueError(
+                f"`keep` should be above 0 and below 1. Received: keep={keep}"
+            )
+        if of not in KINDS:
+            raise ValueError(f"`of` should be one of {KINDS}. Received: of={of!r}")
+        phases = (dense, ramp, settle)
+        if min(phases) < 0 or ramp == 0 or settle == 0 or sum(phases) > 1:
+            raise ValueError(
+                "`dense`, `ramp` and `settle` should be shares of training, at most 1 "
+                "together, and the last two above 0. Received: "
+                f"dense={dense}, ramp={ramp}, settle={settle}"
+            )
+        self.keep = float(keep)
+        self.of = of
+        self.dense = dense
+        self.ramp = ramp
+        self.settle = settle
+
+    def goal(self, done: float) -> float:
+        """t, the share to expect when a share of training is done."""
+        ramped = min(max((done - self.dense) / self.ramp, 0.0), 1.0)
+        return self.keep + (1.0 - self.keep) * (1.0 - ramped) ** 3
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Finds the gates and what each is worth."""
+        super().on_train_begin(logs)
+        epochs, steps = self._params("epochs"), self._params("steps")
+        if not steps and epochs < 4:
+            raise ValueError(
+                "Target should be used with data of a known number of steps, or with "
+                f"at least 4 epochs. Received: steps={steps}, epochs={epochs}"
+            )
+        found = self.gates()
+        self._measure = Measure(self.model, found, self.of)
+        self._prices = self._measure.prices()
+        self._rest = 1.0 - sum(float(price.sum()) for price in self._prices)
+        self._kept: list[np.ndarray] | None = None
+        self._loss, self._pressure = 0.0, 0.0
+        self._looked_at: float | None = None
+        self._shown: dict[str, float] = {}
+        self._batches = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at the gates."""
+        self._epoch = epoch
+        self._look(epoch / self._params("epochs"))
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Looks at the gates, where it is time."""
+        self._batches += 1
+        steps = self._params("steps")
+        if steps and self._batches % _EVERY == 0:
+            self._look((self._epoch + batch / steps) / self._params("epochs"))
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Notes the size of the loss before the ramp; shows how open gates are."""
+        if logs:
+            if not self._pressure:
+                self._loss = abs(float(logs["loss"]))
+            logs.update(self._shown)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Warns of what is odd."""
+        if self._kept is not None:
+            self._settle_at(self._kept)  # where one has left its place
+            left = self._measure(self._kept)
+            if abs(left - self.keep) > _NEAR:
+                warn(
+                    f"{left:.0%} of {self.of} are left, as near to {self.keep:.0%} as "
+                    "gates can come while each task keeps an input."
+                )
+        super().on_train_end(logs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            "keep": self.keep,
+            "of": self.of,
+            "layers": self.layers,
+            "dense": self.dense,
+            "ramp": self.ramp,
+            "settle": self.settle,
+        }
+
+    def _params(self, name: str) -> Any:
+        return (self.params or {}).get(name)
+
+    def _look(self, done: float) -> None:
+        if self._looked_at is None:
+            self._looked_at = done
+            if done:  # resumed: the gates know
+                self._pressure = self._pressed()
+        passed, self._looked_at = done - self._looked_at, done
+        if self._kept is not None:
+            return
+        if done >= 1.0 - self.settle:
+            found = self.gates()
+            self._kept = masks_for(self.model, found, self.keep, self._measure)
+            self._settle_at(self._kept)
+            self._hold(self._kept)
+            return
+        expected = self._expected()
+        self._shown = {"open_expected": expected}
+        if done < self.dense:
+            self._press(0.0)
+            return
+        excess = expected - self.goal(done)
+        size = self._loss + abs(self._pressure)
+        self._pressure += _PULL * passed * excess * size
+        self._press(self._pressure + _PUSH * excess * size)
+
+    def _expected(self) -> float:
+        """s: the share to expect in training, P(z != 0) counted from its least on."""
+        share = self._rest
+        for gate, price in zip(self.gates(), self._prices, strict=True):
+            least, most = (float(gate.open_probability(a)) for a in (_CLOSED, -_CLOSED))
+            probability = ops.convert_to_numpy(gate.penalised())
+            open_part = (probability - least) / (most - least)
+            share += float(np.sum(np.where(probability > 0, open_part, 1) * price))
+        return share
+
+    def _pressed(self) -> float:
+        """The pressure that the gates are under."""
+        l0 = sum(float(ops.sum(gate.l0)) for gate in self.gates())
+        return l0 / max(1.0 - self._rest, 1e-9)
+
+    def _press(self, pressure: float) -> None:
+        for gate, price in zip(self.gates(), self._prices, strict=True):
+            gate.set_l0(pressure * price)
+
+    def _settle_at(self, kept: list[np.ndarray]) -> None:
+        for gate, mask in zip(self.gates(), kept, strict=True):
+            log_alpha = ops.convert_to_numpy(gate.log_alpha)
+            gate.set_log_alpha(np.where(mask, np.maximum(log_alpha, 0.0), _CLOSED))
+
+    def _hold(self, kept: list[np.ndarray]) -> None:
+        count = sum(mask.size for mask in kept)
+        size = _HOLD * (self._loss + abs(self._pressure)) / count
+        for gate, mask in zip(self.gates(), kept, strict=True):
+            gate.set_l0(np.where(mask, -size, size))
