@@ -6,6 +6,7 @@ import pytest
 import twins_balancing as twins
 
 from tfmtl import balancing
+from tfmtl.balancing import grad_vac, solvers
 
 TASKS = [2, 3, 4, 6, 16]
 KINDS = [
@@ -15,6 +16,7 @@ KINDS = [
     "small",
     "large",
     "unlike",
+    "most unlike",
     "one zero",
     "identical",
     "opposite",
@@ -36,7 +38,9 @@ def gradients_of(kind, tasks, seed=0):
     elif kind == "large":
         g *= 1e8
     elif kind == "unlike":
-        g *= 10 ** rng.uniform(-2, 2, (tasks, 1))
+        g *= 10 ** rng.uniform(-4, 4, (tasks, 1))
+    elif kind == "most unlike":
+        g *= 10 ** rng.uniform(-8, 8, (tasks, 1))
     elif kind == "one zero":
         g[0] = 0
     elif kind == "identical":
@@ -57,11 +61,11 @@ def update_of(method, gradients, state=None, seed=None):
     return weights @ gradients, state
 
 
-def assert_close(update, expected, gradients):
-    """Within 1e-5 of the update, or 1e-8 of the gradients where they cancel."""
+def assert_close(update, expected, gradients, floor=1e-8):
+    """Within 1e-5 of the update, or `floor` of the gradients where they cancel."""
     scale = np.linalg.norm(gradients, axis=1).max()
     error = np.linalg.norm(update - expected)
-    assert error <= 1e-5 * np.linalg.norm(expected) + 1e-8 * scale
+    assert error <= 1e-5 * np.linalg.norm(expected) + floor * scale
 
 
 @each_size
@@ -81,7 +85,63 @@ def test_update(name, kind, tasks):
         pytest.skip("the twin goes through all faces of the hull")
     gradients = gradients_of(kind, tasks)
     update, _ = update_of(getattr(balancing, name)(), gradients)
-    assert_close(update, twin(gradients), gradients)
+    singular = name == "IMTLG" and kind in ("dependent", "opposite")  # has a ridge
+    assert_close(update, twin(gradients), gradients, 1e-6 if singular else 1e-8)
+
+
+@each_size
+@each_kind
+def test_mgda_is_nearest_to_0_of_the_hull(kind, tasks):
+    """For all of it lies beyond the plane through d at right angles to d."""
+    gradients = gradients_of(kind, tasks)
+    update, _ = update_of(balancing.MGDA(), gradients)
+    gram = keras.ops.convert_to_tensor(gradients @ gradients.T)
+    weights = keras.ops.convert_to_numpy(balancing.MGDA().weights(gram)[0])
+    gradients = twins.present(gradients)
+    d = update / len(gradients)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(len(gradients), rel=1e-9)
+    largest = (gradients**2).sum(axis=1).max()
+    assert (gradients @ d).min() >= (1 - 1e-5) * d @ d - 1e-9 * largest
+
+
+@each_size
+@pytest.mark.parametrize("widest", [2, 4, 6])
+def test_aligned_mtl_of_scales_apart(widest, tasks):
+    """Within 1e-5 of the update, which is as small as the smallest of them."""
+    rng = np.random.default_rng([tasks, widest])
+    gradients = rng.normal(size=(tasks, tasks + 3))
+    gradients *= 10 ** rng.uniform(-widest, widest, (tasks, 1))
+    update, _ = update_of(balancing.AlignedMTL(), gradients)
+    assert_close(update, twins.aligned_mtl(gradients), gradients, floor=0.0)
+
+
+@each_size
+def test_aligned_mtl_of_nearly_equal_gradients(tasks):
+    """Right down to the rounding of gradients in float32; below, as of equal ones."""
+    rng = np.random.default_rng(tasks)
+    one, apart = rng.normal(size=tasks + 3), rng.normal(size=(tasks, tasks + 3))
+    for distance in (1e-2, 1e-3, 1e-4):
+        gradients = one + distance * apart
+        update, _ = update_of(balancing.AlignedMTL(), gradients)
+        expected = twins.aligned_mtl(gradients)
+        error = np.linalg.norm(update - expected)
+        assert error <= 1e-5 * np.linalg.norm(expected)
+    update, _ = update_of(balancing.AlignedMTL(), one + 1e-7 * apart)
+    np.testing.assert_allclose(update, tasks * one, rtol=1e-5, atol=1e-5)
+
+
+@each_size
+def test_nash_mtl_of_opposite_gradients_is_that_of_the_nearest_that_are_not(tasks):
+    gradients = gradients_of("opposite", tasks)
+    gram = gradients @ gradients.T
+    weights, _ = balancing.NashMTL(40).weights(keras.ops.convert_to_tensor(gram))
+    units = twins.unit(gradients)
+    cosines = units @ units.T + solvers.ridge("float64") * np.eye(tasks)
+    lengths = np.linalg.norm(gradients, axis=1) / np.sqrt(np.linalg.norm(gram))
+    y = keras.ops.convert_to_numpy(weights) * lengths
+    assert y.min() > 0
+    np.testing.assert_allclose(cosines @ y * y, 1, rtol=1e-5)
 
 
 @each_size
@@ -133,6 +193,23 @@ def test_grad_vac(kind, tasks):
         orders = keras.ops.convert_to_numpy(balancing.random_orders(tasks, step))
         update, state = update_of(method, gradients, state, step)
         expected, targets = twins.grad_vac(gradients, orders, targets, 0.3)
+        assert_close(update, expected, gradients)
+        np.testing.assert_allclose(state["targets"], targets, rtol=1e-5, atol=1e-9)
+
+
+@each_size
+def test_grad_vac_of_opposite_gradients(tasks, monkeypatch):
+    """Which meet last: one that met its opposite is 0 and at no angle to a third."""
+    others = [[*range(i), *range(i + 1, tasks)] for i in range(tasks)]
+    others[-1] = others[-1][::-1]
+    orders = keras.ops.convert_to_tensor(others)
+    monkeypatch.setattr(grad_vac, "random_orders", lambda tasks, seed: orders)
+    method, targets = balancing.GradVac(decay=0.3), np.zeros((tasks, tasks))
+    state = method.initial_state(tasks, "float64")
+    for step in range(5):
+        gradients = gradients_of("opposite", tasks, step)
+        update, state = update_of(method, gradients, state)
+        expected, targets = twins.grad_vac(gradients, others, targets, 0.3)
         assert_close(update, expected, gradients)
         np.testing.assert_allclose(state["targets"], targets, rtol=1e-5, atol=1e-9)
 

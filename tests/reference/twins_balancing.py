@@ -112,11 +112,11 @@ def imtl_g(gradients):
 
 
 def aligned_mtl(gradients):
-    """Algorithm 1, by the singular values of the gradients themselves."""
+    """Algorithm 1, by the singular values of the gradients, of as many as they span."""
     gradients = present(gradients)
     left, lengths, right = np.linalg.svd(gradients, full_matrices=False)
-    kept = lengths > 1e-7 * lengths[0]
-    return lengths[kept].min() * left[:, kept].sum(axis=0) @ right[kept]
+    rank = np.linalg.matrix_rank(unit(gradients), tol=1e-7)
+    return lengths[rank - 1] * left[:, :rank].sum(axis=0) @ right[:rank]
 
 
 def nash_mtl(gradients):

@@ -11,6 +11,8 @@ from tfmtl.balancing.surgery import GradientSurgery, State
 
 Tensor = Any
 
+_SHORTEST = 1e-5  # component of unit gradients in float32 that is no rounding
+
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 @dataclass(frozen=True)
@@ -23,9 +25,13 @@ class AlignedMTL(GradientSurgery):
     ```
 
     The paper's update for equal preferences of 1: it gives the sum of equal gradients,
-    and of gradients at right angles and of equal length. A λ is 0 where it is within
-    the rounding of G, that of Σ_i v_i g_i with the lengths of its terms. The
-    eigenvectors are those of G in float64.
+    and of gradients at right angles and of equal length.
+
+    How many λ are 0 is read from the unit gradients, whatever the tasks' scales: a
+    component of them shorter than 1e-5 is the rounding of float32 and counts as 0. For
+    a G in float32 that limit is 1e-3: gradients more alike are as good as equal, the
+    update that of equal ones. It is right to 1e-5 of itself up to scales of 1e6 and
+    1e-6, to 1e-5 of the largest gradient beyond.
 
     Example:
         >>> import keras, tfmtl.balancing as balancing
@@ -41,12 +47,15 @@ class AlignedMTL(GradientSurgery):
         self, norms: Tensor, cosines: Tensor, state: State, seed: Any
     ) -> tuple[Tensor, State]:
         """See `GradientSurgery`."""
-        gram = ops.cast(norms[:, None] * cosines * norms, "float64")
-        values, vectors = ops.eigh(gram)
-        terms = ops.matmul(ops.cast(norms, "float64"), ops.abs(vectors))
-        rounding = 10 * norms.shape[0] * epsilon(norms.dtype)
-        values = ops.where(values > rounding * terms * terms, values, 0.0)
-        least = ops.min(ops.where(values > 0, values, ops.max(values)))
-        lengths = ops.sqrt(quotient(least, values))
-        weights = ops.matmul(vectors, lengths * ops.sum(vectors, axis=0))
-        return ops.cast(weights, norms.dtype) * norms, state
+        rounding = max(_SHORTEST**2, 10 * norms.shape[0] * epsilon(norms.dtype))
+        lengths, cosines = (ops.cast(x, "float64") for x in (norms, cosines))
+        squares, directions = ops.eigh(ops.where(lengths > 0, cosines, 0.0))
+        there = squares > rounding
+        roots = ops.sqrt(ops.where(there, squares, 0.0))
+        rows = lengths[:, None] * directions * roots  # the gradients, on T axes
+        left, values, _ = ops.svd(rows, full_matrices=False)
+        kept = ops.arange(norms.shape[0]) < ops.sum(ops.cast(there, "int32"))
+        least = ops.min(ops.where(kept, values, ops.max(values)))
+        shrunk = ops.where(kept, quotient(least, values), 0.0)
+        weights = ops.matmul(left, shrunk * ops.sum(left, axis=0))
+        return ops.cast(weights * lengths, norms.dtype), state

@@ -56,6 +56,12 @@ class Balancer:
         self.surgery = (
             surgery.surgery if isinstance(surgery, AtRepresentation) else surgery
         )
+        if self.rule and self.surgery and self.surgery.ignores_scale:
+            raise ValueError(
+                "`balancing` should have no rule of loss weighting beside "
+                f"{type(self.surgery).__name__}, for which a task's scale means "
+                f"nothing. Received: balancing={balancing!r}"
+            )
         self.parts = partition(model, tasks)
         if not self.parts.shared:
             raise ValueError(
@@ -73,17 +79,30 @@ class Balancer:
         count = len(tasks)
         self._rule_state = _variables(self.rule, count)
         self._surgery_state = _variables(self.surgery, count)
-        self.gram = _variable(tf.zeros((count, count)))
+        self.gram = _variable(tf.zeros((count, count), tf.float64))
 
     @property
     def needs_epochs(self) -> bool:
         """Whether `epoch_end` does anything."""
         return self.rule is not None and self.rule.needs_epochs
 
+    @property
+    def variables(self) -> dict[str, keras.Variable]:
+        """What the methods remember and the state of their draws, by name."""
+        named = {"seed": self._seed.state}
+        for method, state in self._states():
+            kind = type(method).__name__
+            named |= {f"{kind}_{name}": variable for name, variable in state.items()}
+        return named
+
     def step(
         self, model: keras.Model, x: Any, losses_of: Losses
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Trains on a batch.
+
+        For a rule that needs the losses after the step the batch is run again with the
+        draws of the first run, as of dropout, so that only the step lies between the
+        two; statistics, as of batch normalisation, count it once.
 
         Args:
             model: The model, compiled.
@@ -95,6 +114,12 @@ class Balancer:
             `tf.distribute` that of the replica's own examples.
         """
         optimizer = model.optimizer
+        variables = model.trainable_variables
+        values = [variable.value for variable in variables]
+        start = [
+            (variable, tf.convert_to_tensor(variable.value))
+            for variable in model.non_trainable_variables
+        ]
         with tf.GradientTape(persistent=True) as tape:
             outputs, frontier = self._gradients.forward(x)
             each = losses_of(outputs)  # a gradient of one is not of all
@@ -104,8 +129,6 @@ class Balancer:
             scaled = [optimizer.scale_loss(loss) for loss in each]
             scaled_penalty = optimizer.scale_loss(penalty)
             whole = tf.tensordot(weights, tf.stack(scaled), 1) + scaled_penalty
-        variables = model.trainable_variables
-        values = [variable.value for variable in variables]
         if self.surgery is None and not (self.rule and self.rule.needs_gram):
             found = tape.gradient(whole, values)
         else:
@@ -113,10 +136,16 @@ class Balancer:
             added = tape.gradient(scaled_penalty, values)
             pairs = zip(variables, added, strict=True)
             found = [_sum(found.get(id(variable)), g) for variable, g in pairs]
+        if not optimizer.built:
+            optimizer.build(variables)  # those without a gradient too
         optimizer.apply_gradients(
             [pair for pair in zip(found, variables, strict=True) if pair[0] is not None]
         )
-        self._update(x, losses, losses_of)
+        after = None
+        if self.rule is not None and self.rule.needs_losses_after:
+            with keras.StatelessScope(start):
+                after = losses_of(self._gradients.forward(x)[0])
+        self._update(losses, after)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return outputs, replicas * (tf.tensordot(weights, losses, 1) + penalty)
 
@@ -166,22 +195,23 @@ class Balancer:
         if self.surgery is None:
             return weights
         state = {name: v.value for name, v in self._surgery_state.items()}
-        weighted = gram * weights[:, None] * weights
+        by_rule = tf.cast(weights, gram.dtype)
+        weighted = gram * by_rule[:, None] * by_rule
         surgery, state = self.surgery.weights(weighted, state, self._seed)
         _assign(self._surgery_state, state)
-        return surgery * weights
+        return tf.cast(surgery, weights.dtype) * weights
 
-    def _update(self, x: Any, losses: Tensor, losses_of: Losses) -> None:
+    def _update(self, losses: Tensor, after: list[Tensor] | None) -> None:
         if self.rule is None:
             return
-        after = None
-        if self.rule.needs_losses_after:
-            each = losses_of(self._gradients.forward(x)[0])
-            after = of_all_replicas(tf.stack(each))
-        gram = tf.convert_to_tensor(self.gram) if self.rule.needs_gram else None
+        gram = tf.cast(self.gram.value, losses.dtype) if self.rule.needs_gram else None
         state = {name: v.value for name, v in self._rule_state.items()}
         losses = of_all_replicas(losses)
-        _assign(self._rule_state, self.rule.update(state, losses, gram, after))
+        later = None if after is None else of_all_replicas(tf.stack(after))
+        _assign(self._rule_state, self.rule.update(state, losses, gram, later))
+
+    def _states(self) -> list[tuple[Any, dict[str, keras.Variable]]]:
+        return [(self.rule, self._rule_state), (self.surgery, self._surgery_state)]
 
 
 def _rule_and_surgery(

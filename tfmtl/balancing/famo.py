@@ -31,6 +31,10 @@ class FAMO(LossWeighting):
     The paper's weights sum to 1. Sums and T are over the tasks that are there; another
     has weight 0.
 
+    L(after) is that of the same batch with the same draws, as of dropout: what changed
+    is the network alone. Where an optimizer accumulates gradients, most steps change
+    nothing, δ = 0, and v learns from the last batch of each accumulation only.
+
     State: `values`, v, and what Adam remembers of it.
 
     Args:

@@ -1,7 +1,7 @@
 """IMTL-G: the combination that lies equally along every gradient."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -24,7 +24,8 @@ class IMTLG(GradientSurgery):
 
     The paper has Σ_i α_i = 1, the same where no α is negative. With negative ones its
     sum passes 0, where g grows without bound and then turns against all tasks.
-    Multiplying a task's gradient leaves the direction of g as it is.
+    Multiplying a task's gradient leaves the direction of g as it is, so that it goes
+    with no rule of loss weighting.
 
     Example:
         >>> import keras, tfmtl.balancing as balancing
@@ -34,6 +35,8 @@ class IMTLG(GradientSurgery):
 
     Source: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, section 3.1.
     """
+
+    ignores_scale: ClassVar[bool] = True
 
     def unit_weights(
         self, norms: Tensor, cosines: Tensor, state: State, seed: Any

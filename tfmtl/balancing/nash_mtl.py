@@ -1,7 +1,7 @@
 """Nash-MTL: the tasks bargain for the direction of the update."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -25,11 +25,13 @@ class NashMTL(GradientSurgery):
     The factor, which the authors' code has too, gives the update the units of a
     gradient, and the sum of equal gradients; α alone makes every update √T long. The
     code's limit to the update's norm is left to the optimizer. Multiplying a task's
-    gradient leaves the direction of the update as it is. Where some of the gradients
-    cancel, no α exists, and that of the nearest gradients that do not is taken.
+    gradient leaves the direction of the update as it is, so that it goes with no rule
+    of loss weighting. Where some of the gradients cancel, no α exists, and that of the
+    nearest gradients that do not is taken.
 
     Args:
-        iterations: Most steps of the solver, which mostly needs fewer. Defaults to 20.
+        iterations: Most steps of the solver, which mostly needs fewer, and up to 40
+            where gradients cancel. Defaults to 20.
 
     Raises:
         ValueError: If `iterations` is not above 0.
@@ -45,6 +47,8 @@ class NashMTL(GradientSurgery):
     """
 
     iterations: int = 20
+
+    ignores_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.iterations > 0:

@@ -199,6 +199,9 @@ class _StandIn(keras.Operation):
     def __init__(self, operation: keras.Operation) -> None:
         super().__init__()
         self.operation = operation
+        # a Functional model then passes `training` on, in place of that of the node
+        named: set[str] = getattr(operation, "_call_context_args", set())
+        self._call_context_args = named
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         return self.operation(*args, **kwargs)

@@ -22,7 +22,7 @@ looks for them still finds them.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -42,6 +42,10 @@ class GradientSurgery(Serializable):
     A method is a frozen dataclass with `unit_weights`, and `initial_state` where it
     remembers something.
 
+    Attributes:
+        ignores_scale: Whether a task's gradient, multiplied, leaves the direction of
+            the update as it is, so that weights of the losses mean nothing to it.
+
     Example:
         >>> import keras, tfmtl.balancing as balancing
         >>> gradients = keras.ops.array([[1.0, 0.0], [-1.0, 1.0]])
@@ -53,6 +57,8 @@ class GradientSurgery(Serializable):
         >>> print(weights.numpy().round(3))
         [2.  1.5]
     """
+
+    ignores_scale: ClassVar[bool] = False
 
     def initial_state(self, num_tasks: int, dtype: str | None = None) -> State:
         """What the method remembers before the first step: mostly nothing, `{}`."""

@@ -92,27 +92,31 @@ class TaskGradients:
 
 
 def gram_of(gradients: Iterable[tuple[Any, ...]]) -> Tensor:
-    """Products of the tasks' gradients over all variables, `(T, T)`, in float32.
+    """Products of the tasks' gradients over all variables, `(T, T)`, in float64.
 
-    Under `tf.distribute` gradients are first summed over the replicas, so that the
-    products are those of the global batch.
+    Products of float32 numbers are exact there, and no GPU rounds them to TF32. Under
+    `tf.distribute` gradients are first summed over the replicas, so that the products
+    are those of the global batch.
 
     Args:
         gradients: T dense or T sparse gradients for each variable.
     """
-    return tf.add_n([_products(_rows_by_task(found)) for found in gradients])
+    rows = [tf.cast(_rows_by_task(found), tf.float64) for found in gradients]
+    return tf.add_n([_products(found) for found in rows])
 
 
 def gram_of_examples(gradients: Iterable[Tensor]) -> Tensor:
-    """As `gram_of` for gradients `(T, batch, …)` of activations.
+    """As `gram_of` for gradients `(T, batch, …)` of activations, in their own type.
 
-    Each replica has examples of its own, so that products are summed.
+    They are many where the step is cheap, and float64 would take a tenth of it. Each
+    replica has examples of its own, so that products are summed.
     """
-    return of_all_replicas(tf.add_n([_products(found) for found in gradients]))
+    products = [tf.cast(_products(found), tf.float64) for found in gradients]
+    return of_all_replicas(tf.add_n(products))
 
 
 def _products(rows: Tensor) -> Tensor:
-    rows = tf.cast(tf.reshape(rows, (rows.shape[0], -1)), tf.float32)
+    rows = tf.reshape(rows, (rows.shape[0], -1))
     return tf.matmul(rows, rows, transpose_b=True)
 
 

@@ -16,10 +16,12 @@ FEATURES = [
 ]
 TASKS = [Binary("click"), Binary("buy", after="click"), Regression("stars", weight=2.0)]
 NAMES = [task.name for task in TASKS]
-KEYS = {f"gradient_norm_{name}" for name in NAMES} | {
-    "cosine_click_buy",
-    "cosine_click_stars",
-    "cosine_buy_stars",
+KEYS = {
+    "cosine_click/buy",
+    "cosine_click/stars",
+    "cosine_buy/stars",
+    *(f"gradient_norm_{name}" for name in NAMES),
+    *(f"gradient_ratio_{name}" for name in NAMES),
 }
 
 
@@ -59,12 +61,12 @@ def fitted(model, monitor, epochs=1, **arguments):
 
 def measured(model, batch):
     """Cosines and norms from one tape per task."""
-    x, y = tf.nest.map_structure(tf.convert_to_tensor, batch)
+    x, y, *weights = tf.nest.map_structure(tf.convert_to_tensor, batch)
     shared = [v.value for v in balancing.partition(model, NAMES).shared]
     gradients = []
     for k in range(len(NAMES)):
         with tf.GradientTape() as tape:
-            loss = model.losses_on(x, y, model(x, training=False))[k]
+            loss = model.losses_on(x, y, model(x, training=False), *weights)[k]
         found = tape.gradient(loss, shared, unconnected_gradients="zero")
         dense = [tf.convert_to_tensor(g).numpy().ravel() for g in found]
         gradients.append(np.concatenate(dense))
@@ -81,6 +83,19 @@ def test_cosines_and_norms_are_numpy_s():
     assert monitor.tasks == NAMES
     np.testing.assert_allclose(monitor.cosines[-1], cosines, 1e-4, 1e-6)
     np.testing.assert_allclose(monitor.norms[-1], norms, 1e-5)
+
+
+@pytest.mark.parametrize("by_task", [False, True])
+def test_the_batch_may_have_weights(by_task):
+    x, y = data(8, seed=1)
+    weights = np.linspace(0, 2, 8).astype("float32")
+    given = (x, y, dict.fromkeys(NAMES, weights) if by_task else weights)
+    model, monitor = network(), ConflictMonitor(given, every=4)
+    fitted(model, monitor)
+    cosines, norms = measured(model, given)
+    np.testing.assert_allclose(monitor.cosines[-1], cosines, 1e-4, 1e-6)
+    np.testing.assert_allclose(monitor.norms[-1], norms, 1e-5)
+    assert np.abs(norms / measured(model, (x, y))[1] - 1).max() > 0.01
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -104,6 +119,15 @@ def test_measures_every_few_steps_and_at_least_once_per_epoch(every, steps):
     assert monitor.norms.shape == (len(steps), 3)
 
 
+@pytest.mark.parametrize(
+    "at_once, every, steps", [(2, 1, [2, 4, 6, 8]), (2, 3, [4, 6]), (4, 2, [4, 8])]
+)
+def test_steps_are_counted_that_are_executed_at_once(at_once, every, steps):
+    monitor = ConflictMonitor(data(), every=every)
+    fitted(network(steps_per_execution=at_once), monitor, epochs=2)
+    assert monitor.steps == steps
+
+
 def test_history_has_means_over_the_measurements():
     monitor = ConflictMonitor(data(), every=2)
     history = fitted(network(), monitor, epochs=2).history
@@ -111,11 +135,69 @@ def test_history_has_means_over_the_measurements():
     for epoch in range(2):
         own = slice(2 * epoch, 2 * epoch + 2)
         for i, j in ((0, 1), (0, 2), (1, 2)):
-            found = history[f"cosine_{NAMES[i]}_{NAMES[j]}"][epoch]
+            found = history[f"cosine_{NAMES[i]}/{NAMES[j]}"][epoch]
             assert found == pytest.approx(monitor.cosines[own, i, j].mean())
         for k, name in enumerate(NAMES):
             found = history[f"gradient_norm_{name}"][epoch]
             assert found == pytest.approx(monitor.norms[own, k].mean())
+            ratios = monitor.norms[own, k] / monitor.norms[own].mean(axis=1)
+            found = history[f"gradient_ratio_{name}"][epoch]
+            assert found == pytest.approx(ratios.mean())
+
+
+def test_names_that_join_to_the_same_have_cosines_of_their_own():
+    names = ["a", "b_c", "a_b", "c"]
+    tasks = [Regression(name) for name in names]
+    model = models.shared_bottom(FEATURES, tasks, bottom=4)
+    model.compile("sgd", metrics={})
+    x, y = data()
+    y = dict.fromkeys(names, y["stars"])
+    history = model.fit(x, y, verbose=0, callbacks=[ConflictMonitor((x, y))]).history
+    found = {key for key in history if key.startswith("cosine")}
+    assert found == {
+        f"cosine_{pair}" for pair in "a/b_c a/a_b a/c b_c/a_b b_c/c a_b/c".split()
+    }
+
+
+def of_two(labels, scale=1.0):
+    """A monitor of two linear tasks on a shared layer, trained on labels (32, 2)."""
+    keras.utils.set_random_seed(0)
+    shared = keras.layers.Dense(1, use_bias=False)(x := keras.Input((3,), name="x"))
+    outputs = {name: shared for name in ("a", "b")}
+    tasks = [Regression(name) for name in outputs]
+    model = models.MultiTaskModel({"x": x}, outputs, tasks=tasks)
+    weights = {"a": 1.0, "b": scale}
+    model.compile(keras.optimizers.SGD(0.0), metrics={}, loss_weights=weights)
+    rows = {"x": data()[0]["x"]}
+    y = {"a": labels[:, :1], "b": labels[:, 1:]}
+    monitor = ConflictMonitor((rows, y), every=1)
+    model.fit(rows, y, batch_size=16, verbose=0, callbacks=[monitor])
+    return monitor
+
+
+def test_it_says_that_surgery_is_not_needed():
+    y = data()[1]["stars"]
+    monitor = of_two(np.concatenate([y, y], axis=1))
+    assert monitor.worked_against == {"a": 0.0, "b": 0.0}
+    assert str(monitor).splitlines() == [
+        "a, b: mean cosine 1.00, below 0 in 0% of the measurements",
+        "a: 1 × the mean norm, worked against in 0%",
+        "b: 1 × the mean norm, worked against in 0%",
+        "The plain step works against no task: surgery is not needed.",
+    ]
+
+
+def test_it_says_whom_the_plain_step_works_against():
+    y = 100 * data()[1]["stars"]
+    monitor = of_two(np.concatenate([y, -y], axis=1), scale=0.5)
+    assert monitor.worked_against == {"a": 0.0, "b": 1.0}
+    first, *_, last = str(monitor).splitlines()
+    assert first == "a, b: mean cosine -1.00, below 0 in 100% of the measurements"
+    assert last == "The plain step works against b: surgery may help."
+
+
+def test_it_says_nothing_before_it_measures():
+    assert str(ConflictMonitor(data())) == "not measured yet"
 
 
 def test_a_task_without_labels_has_no_norm_and_no_cosine():
@@ -140,7 +222,7 @@ def test_measuring_changes_nothing():
 
 def test_callbacks_see_what_it_measures():
     monitor = ConflictMonitor(data(), every=4)
-    stop = keras.callbacks.EarlyStopping(monitor="cosine_click_stars", mode="max")
+    stop = keras.callbacks.EarlyStopping(monitor="cosine_click/stars", mode="max")
     model = network()
     model.fit(*data(), epochs=2, verbose=0, callbacks=[monitor, stop])
     assert len(monitor.steps) == 2

@@ -14,7 +14,7 @@ from tfmtl import balancing, models
 from tfmtl.balancing import pc_grad
 from tfmtl.features import Categorical, Numeric, Sequence
 from tfmtl.folding import fold
-from tfmtl.tasks import Binary, Position, Regression
+from tfmtl.tasks import Binary, DecayingWeights, Position, Regression
 
 NUMERIC = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
 WORDS = ("a", "b", "c", "d", "e")
@@ -38,7 +38,7 @@ RECIPES = {
     "mmoe": {"experts": 3, "levels": [4], "expert": PENALIZED},
     "ple": {"levels": [4, 4]},
     "cross_stitch": {"levels": [4, 4]},
-    "snr": {"levels": [(3, 4), (2, 4)], "hard_concrete": {"l0": 0.01}},
+    "snr": {"levels": [(3, 4), (2, 4)], "routing": {"hard_concrete": {"l0": 0.01}}},
 }
 each_recipe = pytest.mark.parametrize("recipe", RECIPES)  # gates are in float32
 
@@ -164,6 +164,37 @@ def test_a_small_last_batch_counts_by_its_rows():
     expected = trained(other, x, y, batch_size=12)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], 1e-6, err_msg=name)
+
+
+def noisy():
+    """A network with batch normalisation and dropout, and what to train it on."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3,), name="x")
+    shared = keras.layers.BatchNormalization(name="norm", momentum=0.5)(x)
+    shared = keras.layers.Dropout(0.5, seed=1)(keras.layers.Dense(8)(shared))
+    outputs = {name: keras.layers.Dense(1)(shared) for name in ("t0", "t1")}
+    tasks = [Regression(name) for name in outputs]
+    _, columns, labels = numeric()
+    return models.MultiTaskModel({"x": x}, outputs, tasks=tasks), columns, labels
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        balancing.EqualWeights(),
+        balancing.AtRepresentation(balancing.EqualWeights()),
+        balancing.StaticWeights(),
+    ],
+    ids=repr,
+)
+def test_dropout_and_batch_normalisation_are_those_of_stock_fit(method):
+    (one, x, y), (other, *_) = noisy(), noisy()
+    trained(one, x, y, epochs=3, balancing=method)
+    trained(other, x, y, epochs=3)
+    [seed] = [v.numpy() for v in other.variables if "seed" in v.path]
+    assert seed[1] == 6  # a draw in every step
+    for found, expected in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_allclose(found, expected, 0, 1e-6, err_msg=found.path)
 
 
 # Surgery against NumPy, from explicit gradients of each task
@@ -425,6 +456,24 @@ def test_gradients_of_tables_stay_sparse(method):
     assert len(optimizer.types) == len(model.trainable_variables)
 
 
+def test_an_optimizer_that_accumulates_gets_the_mean_of_what_surgery_makes():
+    """Not surgery of the mean gradient, of which it would have to know."""
+    model, x, y = numeric()
+    first = model.get_weights()
+
+    def moved(rows, **arguments):
+        model.set_weights(first)
+        part = {name: column[rows] for name, column in y.items()}
+        optimizer = keras.optimizers.SGD(1.0, **arguments)
+        surgery = {"balancing": balancing.PCGrad(), "optimizer": optimizer}
+        trained(model, {"x": x["x"][rows]}, part, **surgery)
+        return flat(a - b for a, b in zip(first, model.get_weights(), strict=True))
+
+    halves = (moved(slice(0, 8)) + moved(slice(8, 16))) / 2
+    accumulated = moved(slice(0, 16), gradient_accumulation_steps=2)
+    np.testing.assert_allclose(accumulated, halves, 0, 1e-6)
+
+
 # Rules that look at losses and gradients
 
 
@@ -453,6 +502,18 @@ def test_famo_sees_the_losses_after_the_step():
     assert (after != before).numpy().all()
     start = rule.initial_state(3)
     assert_state(model, rule.update(start, before, losses_after=after))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_famo_looks_at_what_the_step_changed_and_no_more(jit_compile):
+    (one, x, y), (other, *_) = noisy(), noisy()
+    still = {"optimizer": keras.optimizers.SGD(0.0), "jit_compile": jit_compile}
+    trained(one, x, y, epochs=2, balancing=balancing.FAMO(), **still)
+    still["optimizer"] = keras.optimizers.SGD(0.0)
+    trained(other, x, y, epochs=2, **still)
+    np.testing.assert_allclose(state_of(one)["mean"], 0, atol=1e-5)  # XLA rounds
+    for found, expected in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_allclose(found, expected, 1e-6, err_msg=found.path)
 
 
 def test_grad_norm_sees_the_products_of_the_gradients():
@@ -588,6 +649,45 @@ def test_eager_steps_of_tables_are_the_same(drawn):
 
 
 @pytest.mark.parametrize(
+    "method",
+    [
+        balancing.UPGrad(),
+        balancing.AlignedMTL(),
+        [balancing.FAMO(), balancing.CAGrad()],
+        balancing.AtRepresentation(balancing.MGDA()),
+    ],
+    ids=repr,
+)
+def test_steps_of_tables_by_xla_are_the_same(method):
+    def table():
+        keras.utils.set_random_seed(0)
+        ids = keras.Input((2,), name="ids", dtype="int32")
+        read = keras.layers.Embedding(5, 4, name="table")(ids)
+        shared = keras.layers.Dense(4, "tanh")(keras.ops.reshape(read, (-1, 8)))
+        outputs = {f"t{k}": keras.layers.Dense(1)(shared) for k in range(3)}
+        tasks = [Regression(name) for name in outputs]
+        return models.MultiTaskModel({"ids": ids}, outputs, tasks=tasks)
+
+    _, _, y = numeric(tasks=3)
+    x = {"ids": np.random.default_rng(1).integers(0, 5, (16, 2)).astype("int32")}
+    one, two = table(), table()
+    trained(one, x, y, epochs=3, balancing=method, jit_compile=False)
+    trained(two, x, y, epochs=3, balancing=method, jit_compile=True)
+    assert_same(one, two, 1e-5)
+
+
+def test_weights_that_decay_do_in_a_balanced_step():
+    (one, x, y), (other, *_), (constant, *_) = numeric(), numeric(), numeric()
+    trained(constant, x, y, epochs=4, batch_size=32)
+    decay = DecayingWeights({"t0": 0.5})
+    for model, method in ((one, balancing.EqualWeights()), (other, None)):
+        model.compile(keras.optimizers.SGD(0.1), metrics={}, balancing=method)
+        model.fit(x, y, epochs=4, shuffle=False, verbose=0, callbacks=[decay])
+    assert_same(one, other, 1e-6)
+    assert np.abs(flat(constant.get_weights()) - flat(one.get_weights())).max() > 0.01
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"global_clipnorm": 0.01},
@@ -671,23 +771,96 @@ def test_a_step_that_overflows_is_skipped(method, mixed_float16):
         (balancing.MGDA(), ["level_1"]),
         ([balancing.StaticWeights((2.0, 0.5, 1.0)), balancing.UPGrad()], None),
         (balancing.AtRepresentation(balancing.CAGrad(0.7)), None),
+        (balancing.GradNorm(), None),
+        (balancing.FAMO(), None),
+        ([balancing.DWA(), balancing.PCGrad()], None),
+        (balancing.GradVac(), None),
     ],
     ids=repr,
 )
 def test_balancing_survives_saving(method, shared, tmp_path):
     model, (x, y) = network(tasks=FUNNEL), batch()
-    step_of(model, x, y, balancing=method, shared=shared)
+    step_of(model, x, y, epochs=3, balancing=method, shared=shared)
+    model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    filled = network(tasks=FUNNEL)
+    arguments = {"metrics": {}, "balancing": method, "shared": shared}
+    filled.compile(keras.optimizers.SGD(0.1), **arguments)
+    filled.load_weights(tmp_path / "model.weights.h5")
+    remembered = model._balancer.variables
+    for other in (loaded, filled):
+        assert_same(other, model, 0.0)
+        assert other._balancer.variables.keys() == remembered.keys()
+        for name, variable in other._balancer.variables.items():
+            np.testing.assert_array_equal(variable, remembered[name], err_msg=name)
+    for one in (loaded, filled, model):
+        one.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+    assert_same(loaded, model, 1e-6)
+    assert_same(filled, model, 1e-6)
+
+
+def test_what_balancing_remembers_is_no_weight_of_the_model(tmp_path):
+    model, (x, y) = network(tasks=FUNNEL), batch()
+    plain = [weight.path for weight in model.weights]
+    step_of(model, x, y, balancing=[balancing.GradNorm(), balancing.GradVac()])
+    assert [weight.path for weight in model.weights] == plain
+    assert model.count_params() == network(tasks=FUNNEL).count_params()
+    for name in ("model.keras", "model.weights.h5"):
+        path = tmp_path / name
+        model.save(path) if path.suffix == ".keras" else model.save_weights(path)
+        stock = network(tasks=FUNNEL)
+        stock.compile("sgd", metrics={})
+        stock.load_weights(path)
+        assert_same(stock, model, 0.0)
+    stock.save_weights(tmp_path / "stock.weights.h5")
+    before = state_of(model)
+    model.load_weights(tmp_path / "stock.weights.h5")
+    assert_state(model, before)
+
+
+def test_training_that_was_interrupted_goes_on_as_if_not(tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fitted(*callbacks):
+        model, x, y = numeric()
+        method = [balancing.DWA(), balancing.GradVac()]
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        model.compile(optimizer, metrics={}, balancing=method)
+        given = {"shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
+        model.fit(x, y, batch_size=8, epochs=4, **given)
+        return model
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(str(tmp_path))
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(backup(), Interrupt())
+    resumed, whole = fitted(backup()), fitted()
+    assert_same(resumed, whole, 1e-6)
+    assert_state(resumed, state_of(whole))
+
+
+def test_the_optimizer_s_state_survives_where_no_task_reaches_a_variable(tmp_path):
+    model, (x, y) = apart(), batch()
+    y = {"a": y["rating"], "b": -y["rating"], "alone": y["rating"]}
+    adam = keras.optimizers.Adam(0.1)
+    x = {"x": x["x"]}
+    trained(model, x, y, epochs=2, balancing=balancing.UPGrad(), optimizer=adam)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert_same(loaded, model, 0.0)
-    for one in (loaded, model):
-        one.fit(x, y, batch_size=16, shuffle=False, verbose=0)
-    assert_same(loaded, model, 1e-6)
+    found, expected = loaded.optimizer.variables, model.optimizer.variables
+    assert len(found) == len(expected) == 2 + 2 * len(model.trainable_variables)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
 
 
 def test_a_folded_model_trains_on_balanced():
     x, y = batch()
-    model = network("snr", tasks=APART, hard_concrete={"l0": 0.01})
+    model = network("snr", tasks=APART, routing={"hard_concrete": {"l0": 0.01}})
     step_of(model, x, y, balancing=balancing.UPGrad())
     folded = fold(model, x)
     for one in (folded, model):
@@ -711,7 +884,9 @@ REPLICAS = """
         "x": rng.normal(size=(32, 3)).astype("float32"),
         "city": rng.integers(0, 4, (32, 1)),
     }
-    y = {f"t{k}": rng.normal(size=(32, 1)).astype("float32") for k in range(2)}
+    y = rng.normal(size=(32, 3)).astype("float32")
+    y = y - y.mean(axis=1, keepdims=True)  # in conflict, so that orders matter
+    y = {f"t{k}": y[:, k : k + 1] for k in range(3)}
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
 
     def trained(strategy, method, penalty):
@@ -724,7 +899,7 @@ REPLICAS = """
         with strategy.scope():
             model = models.shared_bottom(
                 features,
-                [Regression("t0"), Regression("t1")],
+                [Regression(name) for name in y],
                 bottom=6,
                 expert={"kernel_regularizer": "l2"},
             )
@@ -734,6 +909,7 @@ REPLICAS = """
 
     for method, penalty in [
         (balancing.PCGrad(), None),
+        ([balancing.RandomWeighting(), balancing.GradVac()], None),
         ([balancing.FAMO(), balancing.AtRepresentation(balancing.MGDA())], None),
         ([balancing.GradNorm(), balancing.UPGrad()], "l2"),
     ]:
@@ -808,6 +984,23 @@ def test_two_replicas_are_one_on_the_global_batch():
             },
             "`shared` should be left out with AtRepresentation, which looks at no "
             "parameters. Received: shared=['level_1']",
+        ),
+        (
+            {"balancing": [balancing.StaticWeights(), balancing.NashMTL()]},
+            "`balancing` should have no rule of loss weighting beside NashMTL, for "
+            "which a task's scale means nothing. Received: "
+            "balancing=[StaticWeights(values=None), NashMTL(iterations=20)]",
+        ),
+        (
+            {
+                "balancing": [
+                    balancing.AtRepresentation(balancing.IMTLG()),
+                    balancing.DWA(),
+                ]
+            },
+            "`balancing` should have no rule of loss weighting beside IMTLG, for which "
+            "a task's scale means nothing. Received: "
+            "balancing=[AtRepresentation(surgery=IMTLG()), DWA(temperature=2.0)]",
         ),
         (
             {"balancing": balancing.StaticWeights((1.0, 2.0, 3.0))},

@@ -7,7 +7,15 @@ from matplotlib.image import imread
 from tfmtl.features import Numeric
 from tfmtl.folding import fold
 from tfmtl.layers import Experts, Mixture, SoftmaxGate, Tower
-from tfmtl.models import adatt, cross_stitch, mmoe, ple, single_task, snr
+from tfmtl.models import (
+    adatt,
+    cross_stitch,
+    mmoe,
+    ple,
+    shared_bottom,
+    single_task,
+    snr,
+)
 from tfmtl.report import Edge, Node, draw, drawing, topology
 from tfmtl.tasks import Binary
 
@@ -202,6 +210,15 @@ def test_experts_given_as_layers_are_sub_networks(prepare):
     found = topology(prepare(cross_stitch([_x()], tasks, [4], streams=_layers())))
     columns = [["level_1_1", "level_1_2"], ["level_1_stitch"], ["a", "b"]]
     assert _names(found) == columns
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, fold])
+def test_a_bottom_given_as_a_layer_is_a_sub_network(prepare):
+    tasks, bottom = [Binary("a"), Binary("b")], keras.layers.Dense(8)
+    found = topology(prepare(shared_bottom([_x()], tasks, bottom)))
+    assert _names(found) == [["level_1_1"], ["a", "b"]]
+    found = topology(prepare(single_task([_x()], tasks, bottom)))
+    assert _names(found) == [["task_a_bottom_1", "task_b_bottom_1"], ["a", "b"]]
 
 
 def test_layers_that_snr_closes_are_not_in_the_folded_picture():
