@@ -6,8 +6,7 @@ median over the pairs of turns of time of the pipeline ÷ time of the batches th
 the 10th and 90th percentile. 1 is a pipeline that costs nothing. The process' CPU time
 is what the pipeline costs where no core is free; other work moves it less.
 
-Census-Income with the demo's SNR network; KuaiRand-Pure with MMoE, embeddings of ids
-and the mean of a history of 50 videos. Rows are shuffled.
+Both with the demo's features, tasks, SNR network and batch size. Rows are shuffled.
 
     python benchmarks/input.py --data <folder with census-income, kuairand-pure>
 """
@@ -22,69 +21,36 @@ import keras
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-from keras import ops
 from pyarrow import parquet
 
-from tfmtl.data import batches, from_parquet, from_tfrecord, kuairand_pure
+from tfmtl.data import batches, from_parquet, from_tfrecord
 from tfmtl.data import write_tfrecord as write
-from tfmtl.demo import census_income
+from tfmtl.demo import Source, census_income, kuairand_pure
 from tfmtl.features import adapt
-from tfmtl.layers import Experts, Mixture, SoftmaxGate, Tower
 from tfmtl.models import snr
-from tfmtl.tasks import compile_arguments
 
 STEPS, WARM = 12, 5  # Of a turn; the first ones of it are not timed.
 HELD = 16  # Batches that are there already.
 
 Rows = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
-Tensor = Any
 
 
-def census(folder: Path, cache: Path) -> tuple[keras.Model, Rows, int]:
-    """The demo's network, rows and batch size."""
-    source = census_income(folder / "census-income", cache)
+def network(source: Source) -> tuple[keras.Model, Rows, int]:
+    """The demo's network for a source, its rows and its batch size."""
     features = adapt(source.features, source.train[0])
     model = snr(features, source.tasks, dropout=source.training.dropout)
-    model.compile("adam", **compile_arguments(source.tasks))
+    model.compile("adam")
     return model, source.train, source.training.batch_size
 
 
+def census(folder: Path, cache: Path) -> tuple[keras.Model, Rows, int]:
+    """Census-Income: numbers and strings, three tasks."""
+    return network(census_income(folder / "census-income", cache))
+
+
 def kuairand(folder: Path, cache: Path) -> tuple[keras.Model, Rows, int]:
-    """MMoE on ids, codes, strings and a history."""
-    features, labels = kuairand_pure.load("train", cache, folder / "kuairand-pure")
-    for name in kuairand_pure.TIME_COLUMNS + ("liked", "long_watched"):
-        del features[name]
-    labels = {task: labels[task] for task in ("click", "long_view", "like")}
-    inputs, parts = {}, []
-    for name, column in features.items():
-        text = column.dtype.kind == "S"
-        inputs[name] = x = keras.Input(
-            (1 if column.ndim == 1 else None,),
-            name=name,
-            dtype="string" if text else column.dtype.name,
-        )
-        if name in kuairand_pure.NUMERIC_COLUMNS:
-            parts.append(keras.layers.Dense(8)(ops.log1p(ops.nan_to_num(x))))
-            continue
-        if text:
-            x = keras.layers.StringLookup(vocabulary=np.unique(column).tolist())(x)
-            rows = len(np.unique(column)) + 1
-        else:  # Missing is -1, which is row 0.
-            rows = min(int(column.max()) + 2, 30_000)
-            x = (x + 1) % rows
-        width = 32 if rows > 5000 else 8
-        parts.append(ops.mean(keras.layers.Embedding(rows, width)(x), axis=1))
-    x = keras.layers.Concatenate()(parts)
-    mixed = Mixture()([Experts(8, (256, 128))(x), SoftmaxGate(len(labels), 8)(x)])
-    outputs = {
-        task: Tower((64,), head_activation="sigmoid", name=task)(stream)
-        for task, stream in zip(
-            labels, ops.unstack(mixed, len(labels), axis=1), strict=True
-        )
-    }
-    model = keras.Model(inputs, outputs)
-    model.compile("adam", loss="binary_crossentropy")
-    return model, (features, labels), 1024
+    """KuaiRand-Pure: ids, strings, three histories of 50 videos, four tasks."""
+    return network(kuairand_pure(folder / "kuairand-pure", cache))
 
 
 def trimmed(column: np.ndarray) -> Any:

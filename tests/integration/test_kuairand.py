@@ -33,7 +33,7 @@ def test_auc_on_the_days_after(outcome, task):
 
 
 def test_connections_are_closed_and_scores_are_the_same(outcome):
-    before, after = outcome.report
+    before, after = outcome.report[:2]
     assert after.connections <= outcome.open_connections < before.connections
     assert outcome.fold_difference <= 1e-5
     assert outcome.serving_difference <= 1e-5
@@ -60,17 +60,39 @@ def test_unknown_and_missing_values_are_served_as_keras_scores_them(outcome, sou
         np.testing.assert_allclose(served[task], expected, atol=1e-6)
 
 
+SEEDS = 3  # of one seed alone, the AUC of 3,000 positives differs by .01
+
+
+@pytest.fixture(scope="module")
+def trained(source):
+    """Test AUC of the network trained on all labels, by seed."""
+    return [aucs(source, seed) for seed in range(SEEDS)]
+
+
+def aucs(source, seed):
+    model = demo.train(source, seed)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert all(np.isfinite(values).all() for values in model.history.history.values())
+    found = demo.quality(demo.predict(model, source.test), source)
+    return {task: quality.auc for task, quality in found.items()}
+
+
+# Profile entries, 1.9 % positives, learn from clicks: over six seeds they lost .0068
+# where half of the clicks were missing; the other tasks lost at most .0014.
+LIMITS = {("click", "profile_enter"): 0.0125}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["click", "profile_enter"])
-def test_half_of_one_task_s_labels_missing(outcome, source, task):
+def test_half_of_one_task_s_labels_missing(trained, source, task):
+    """The other tasks lose at most .005, in the mean of pairs of one seed."""
     features, labels = source.train
-    missing = np.random.default_rng(0).random(labels[task].shape) < 0.5
-    fewer = {**labels, task: np.where(missing, np.nan, labels[task])}
-    source = replace(source, train=(features, fewer))
-    model = demo.train(source)
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
-    found = demo.quality(demo.predict(model, source.test), source)
-    for other in set(BARS) - {task}:
-        # the AUC of a task with 1,000 positives differs by .004 from seed to seed
-        lost = 0.005 if other in ("click", "long_view") else 0.015
-        assert found[other].auc >= outcome.before[other].auc - lost
+    others = sorted(set(BARS) - {task})
+    lost = []
+    for seed, before in enumerate(trained):
+        missing = np.random.default_rng(seed).random(labels[task].shape) < 0.5
+        fewer = {**labels, task: np.where(missing, np.nan, labels[task])}
+        after = aucs(replace(source, train=(features, fewer)), seed)
+        lost.append([before[other] - after[other] for other in others])
+    limits = [LIMITS.get((task, other), 0.005) for other in others]
+    assert (np.mean(lost, axis=0) <= limits).all(), (others, lost)

@@ -10,6 +10,7 @@ import twins
 
 from tfmtl import layers, models, ops, tasks
 from tfmtl.ops.grouping import group_outputs
+from tfmtl.ops.pairs import pack_pairs
 
 CONSTANTS = [(2 / 3, -0.1, 1.1), (0.5, -1.0, 2.0), (0.9, -0.3, 1.5)]
 SIZES = [  # batch, lower slots, width, upper slots, units
@@ -296,6 +297,14 @@ class TestMixtureOperations:
         packed = numbers(0, batch, int(reads.sum()))
         got = ops.spread_pairs(packed, reads)
         assert_close(got, np.array([twins.spread_pairs(row, reads) for row in packed]))
+
+    @pytest.mark.parametrize("chosen", [False, True])
+    def test_pack_pairs(self, batch, j, d, i, h, chosen):
+        reads = some_reads(i, j) if chosen else np.ones((i, j), bool)
+        matrix = numbers(0, batch, i, j)
+        packed = pack_pairs(matrix, reads)
+        assert_close(packed, matrix[:, reads])
+        assert_close(ops.spread_pairs(packed, reads), matrix * reads)
 
 
 @pytest.mark.parametrize("batch, j, d, i, h", SIZES)
@@ -625,12 +634,13 @@ def test_funnel_loss(steps):
     taken = np.cumprod(generator.integers(0, 2, (steps, 24)), axis=0).astype("f4")
     taken[generator.random(taken.shape) < 0.3] = np.nan
     weights = generator.uniform(0, 2, 24).astype("f4")
+    filled, shares = twins.funnel_labels(taken)
 
     def mean(raw):
         total = 0.0
         for k in range(steps):
             of_step = raw[: k + 1].T[:, None]
-            labels, counts = taken[k][:, None], weights.astype("f8")
+            labels, counts = filled[k][:, None], weights.astype("f8") * shares[k]
             total += twins.labelled_mean(twins.funnel_loss, labels, of_step, counts)
         return total
 

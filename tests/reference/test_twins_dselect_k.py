@@ -47,21 +47,20 @@ def digits_of(count):
 def parameters(gate, reads):
     """G, a, W and b of each output, whatever the layer keeps of them."""
     weights = {w.name: keras.ops.convert_to_numpy(w) for w in gate.weights}
-    most = max(digits_of(count) for count in reads.sum(axis=1))
-    width, row, found = gate._width, 0, []
+    width, row, first, found = gate._width, 0, 0, []
     for count in reads.sum(axis=1):
         m = digits_of(count)
         g, a = np.zeros((gate.k, width)), np.zeros(gate.k)
         w, b = np.zeros((gate.k, m, width)), np.zeros((gate.k, m))
         if count > 1:
-            b = weights["z"][row][:, most - m :]
+            b = weights["z"][:, first : first + m]
             if "alpha" in weights:
-                a = weights["alpha"][row]
+                a = weights["alpha"][:, row]
             if gate.per_example:
-                w = weights["z_kernel"][row][..., most - m :].transpose(1, 2, 0)
+                w = weights["z_kernel"][..., first : first + m].transpose(1, 2, 0)
                 if "alpha" in weights:
-                    g = weights["alpha_kernel"][row].T
-            row += 1
+                    g = weights["alpha_kernel"][..., row].T
+            row, first = row + 1, first + m
         found.append((g, a, w, b))
     return found
 

@@ -323,6 +323,28 @@ def ordinal_loss(y, x):
     return total / len(x)
 
 
+def funnel_labels(taken):
+    """Labels of steps `(steps, rows)`, 0 after a step not taken; weights of the rows.
+
+    Who is known not to have taken a step counts as often as those who took it have a
+    label of the step in question.
+    """
+    filled = taken.copy()
+    for k in range(1, len(taken)):
+        filled[k, filled[k - 1] == 0] = 0
+    weights = np.ones(taken.shape)
+    for k in range(1, len(taken)):
+        own = np.where(np.isnan(filled[k]), 0.0, 1.0)
+        for step in reversed(range(k)):
+            took = [own[row] for row in range(len(own)) if filled[step, row] > 0]
+            share = np.mean(took) if took else 1.0
+            for row in range(len(own)):
+                if filled[step, row] == 0:
+                    own[row] = share
+        weights[k] = own
+    return filled, weights
+
+
 def funnel_loss(y, logits):
     """Log loss of a product of probabilities."""
     p = math.prod(sigmoid(logit) for logit in logits)

@@ -24,7 +24,7 @@ def batches(
 
     Args:
         features: Column name to array, `(n, …)` each. Strings may be arrays of
-            objects (`bytes` or `str`) or of a fixed width.
+            objects (`bytes` or `str`, `None` being "") or of a fixed width.
         labels: Label name to array, `(n, …)` each.
         batch_size: Number of rows in a batch.
         shuffle: Whether rows come in a random order, another one in every epoch.
@@ -109,7 +109,9 @@ def _groups(columns: Mapping[str, np.ndarray]) -> list[_Group]:
     kinds: dict[Any, dict[str, np.ndarray]] = {}
     for name, column in columns.items():
         array = np.asarray(column)
-        array = array.astype(object) if _is_text(array) else array
+        if _is_text(array):
+            array = array.astype(object)
+            array[array == None] = ""  # noqa: E711
         kind = array.dtype.str
         alone = "" if array[:1].size == 1 else name
         kinds.setdefault((kind, array.shape[1:], alone), {})[name] = array
@@ -128,7 +130,10 @@ def _group(names: list[str], values: np.ndarray) -> _Group:
 
 
 def _is_text(values: np.ndarray) -> bool:
-    return isinstance(next(iter(values.reshape(-1)), None), str | bytes)
+    if values.dtype.kind != "O":
+        return values.dtype.kind in "SU"
+    given = (value for value in values.reshape(-1) if value is not None)
+    return isinstance(next(given, ""), str | bytes)
 
 
 def _gathered(groups: list[_Group], rows: tf.Tensor) -> dict[str, tf.Tensor]:

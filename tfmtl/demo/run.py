@@ -157,9 +157,11 @@ def predict(model: keras.Model, rows: Rows) -> Scores:
 def quality(scores: Scores, source: Source) -> dict[str, Quality]:
     """Quality of scores of the test rows, by task."""
     found = {}
-    for task, labels in source.test[1].items():
+    columns, of_tasks = source.test
+    lists = None if source.lists is None else columns[source.lists]
+    for task, labels in of_tasks.items():
         y, p = labels.ravel(), scores[task].ravel()
-        within = None if source.groups is None else group_auc(y, p, source.groups)
+        within = None if lists is None else group_auc(y, p, lists)
         found[task] = Quality(auc(y, p), within, float(p.mean() / y.mean()))
     return found
 

@@ -9,7 +9,7 @@ def screen(outcome: Outcome) -> str:
     Args:
         outcome: What `run` gave.
     """
-    before, after = outcome.report
+    before, after = outcome.report[:2]
     closed = 1 - outcome.open_connections / before.connections
     rows = [
         *(

@@ -61,8 +61,9 @@ class Source:
         train: Columns and labels to train on.
         test: Columns and labels that are read once, at the end.
         training: How to train.
-        groups: Of each test row, whose list it was in, such as the user's id; `None`
+        lists: Column that says whose list a row is in, such as the user's id; `None`
             where there are no lists.
+        days: Of each training row, the day; `None` where rows have no order.
     """
 
     name: str
@@ -71,7 +72,8 @@ class Source:
     train: Rows
     test: Rows
     training: Training
-    groups: np.ndarray | None = None
+    lists: str | None = None
+    days: np.ndarray | None = None
 
 
 def from_folder(
@@ -155,7 +157,8 @@ def kuairand_pure(
         train=_as_columns(*_chosen(train, train_labels, names)),
         test=_as_columns(*_chosen(test, test_labels, names)),
         training=Training(1, 256, 4e-3, 0.0, 3e-2, 0.4, 0.3),
-        groups=test["user_id"],
+        lists="user_id",
+        days=train["date"],
     )
 
 
@@ -188,17 +191,38 @@ def _chosen(
 def held_out(source: Source, share: float = 0.1, seed: int = 0) -> Source:
     """The source with a share of its training rows in the test set's place.
 
-    Settings are chosen on it, so that the test rows are read once, at the end.
+    Settings are chosen on it, so that the test rows are read once, at the end. Where
+    rows have days, these are the last days that together have the share, otherwise
+    any rows.
+
+    Args:
+        source: The data.
+        share: Share of the training rows, in (0, 1); the least where there are days.
+        seed: Seed of the choice where there are no days.
+
+    Raises:
+        ValueError: If all of the days would be held out.
     """
     features, labels = source.train
     count = len(next(iter(labels.values())))
-    order = np.random.default_rng(seed).permutation(count)
-    split = round(share * count)
+    days = source.days
+    if days is None:
+        order = np.random.default_rng(seed).permutation(count)
+        chosen = np.zeros(count, bool)
+        chosen[order[: round(share * count)]] = True
+    else:
+        chosen = days >= np.sort(days)[count - max(1, round(share * count))]
+        if chosen.all():
+            raise ValueError(
+                "`share` should leave a day to train on. "
+                f"Received: share={share} of days={np.unique(days).tolist()}"
+            )
 
-    def rows(chosen: np.ndarray) -> Rows:
-        return _taken(features, chosen), _taken(labels, chosen)
+    def rows(kept: np.ndarray) -> Rows:
+        return _taken(features, kept), _taken(labels, kept)
 
-    return replace(source, train=rows(order[split:]), test=rows(order[:split]))
+    days = None if days is None else days[~chosen]
+    return replace(source, train=rows(~chosen), test=rows(chosen), days=days)
 
 
 def _taken(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -112,10 +112,17 @@ def _steps(data: Any) -> int | None:
 def _batches(features: list[Any], data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     check_columns(features, data, ragged=True)
     columns = {feature.name: data[feature.name] for feature in features}
-    column = next(iter(columns.values()))
-    rows = column.shape[0] if hasattr(column, "shape") else len(column)
-    for start in range(0, rows, _ROWS):
+    rows = {name: _rows(column) for name, column in columns.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError(
+            f"`data` should have as many rows in every column. Received: rows={rows}"
+        )
+    for start in range(0, max(rows.values()), _ROWS):
         yield {name: c[start : start + _ROWS] for name, c in columns.items()}
+
+
+def _rows(column: Any) -> int:
+    return column.shape[0] if hasattr(column, "shape") else len(column)
 
 
 def _columns(batch: Any) -> Mapping[str, Any]:

@@ -92,7 +92,9 @@ def _check(name: str, dtype: str, width: int | None, column: Any, ragged: bool) 
     got, shape = _type(column.dtype), _shape(column.shape)
     wanted = _MEANING[_kind(dtype)]
     fits_type = _kind(got) == _kind(dtype) or (wanted, _kind(got)) == ("numbers", "int")
-    if is_ragged and not (ragged and width is None):
+    if _is_sparse(column):
+        received, hint = f"a sparse column, shape={shape}", ": use `tf.sparse.to_dense`"
+    elif is_ragged and not (ragged and width is None):
         received = f"a ragged column, shape={shape}"
         hint = ": use `tfmtl.features.pad`" if width is None else ""
     elif fits_type and _fits(shape, width):
@@ -104,6 +106,12 @@ def _check(name: str, dtype: str, width: int | None, column: Any, ragged: bool) 
         f"Column {name!r} should be {wanted} of shape (rows, {size}){hint}. "
         f"Received: {received}"
     )
+
+
+def _is_sparse(column: Any) -> bool:
+    """Whether this is a sparse tensor, or a spec of one."""
+    kind = getattr(column, "value_type", None)
+    return hasattr(column, "dense_shape") or hasattr(kind, "dense_shape")
 
 
 def _fits(shape: tuple[int | None, ...] | None, width: int | None) -> bool:

@@ -42,11 +42,13 @@ def numeric_fields(
 
 def _standardize(features: list[Numeric], width: int) -> Standardize:
     clip = [feature.clip for feature in features for _ in range(width)]
+    missing = [feature.missing for feature in features for _ in range(width)]
     return Standardize(
         mean=[v for feature in features for v in feature.mean or ()],
         std=[v for feature in features for v in feature.std or ()],
         log=[feature.log for feature in features for _ in range(width)],
         clip=clip if any(bounds != (None, None) for bounds in clip) else None,
+        missing=missing if any(v is not None for v in missing) else None,
         name=f"standardized_{width}",
         dtype="float32",
     )

@@ -6,7 +6,7 @@ import keras
 
 from tfmtl.features.encoder import Encoder, OfFields
 from tfmtl.features.fields import Fields
-from tfmtl.layers.initializers import reseeded
+from tfmtl.layers.initializers import copy_of
 
 Tensor = Any
 
@@ -29,11 +29,11 @@ def interact(
         name = f"{prefix}interaction_{k}"
         if isinstance(interaction, OfFields):
             fields = _read(embedded, interaction.units)
-            made = _copy(interaction.layer, name)(fields)
+            made = copy_of(interaction.layer, name)(fields)
             beside = keras.layers.Concatenate(name=f"{name}_beside")
             vector = beside([vector, made])
         else:
-            vector = _copy(interaction, name)(vector)
+            vector = copy_of(interaction, name)(vector)
     if len(vector.shape) != 2:
         raise ValueError(
             "`interactions` should give a vector of shape (batch, d). "
@@ -54,9 +54,3 @@ def _read(embedded: list[Fields], units: int | None) -> list[Tensor]:
         )
     [group] = groups
     return keras.ops.unstack(group.tensor, len(group.features), axis=1)
-
-
-def _copy(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
-    """A new layer with the configuration of another and weights of its own."""
-    config = reseeded(layer.get_config(), name)
-    return type(layer).from_config({**config, "name": name})

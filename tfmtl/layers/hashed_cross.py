@@ -53,9 +53,7 @@ class HashedCross(keras.layers.Layer):
         ids = ops.cast(side_by_side(inputs), "int64")
         mixed = ops.zeros_like(ids[:, :1])
         for column in range(ids.shape[1]):
-            mixed = ops.bitwise_xor(mixed, ids[:, column : column + 1])
-            mixed = _fold(_fold(mixed) * _FACTOR)
-            mixed = _fold(mixed * _FACTOR)
+            mixed = mix(ops.bitwise_xor(mixed, ids[:, column : column + 1]))
         return ops.mod(mixed, self.hash_bins)
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
@@ -66,6 +64,12 @@ class HashedCross(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {**super().get_config(), "hash_bins": self.hash_bins}
+
+
+def mix(ids: Tensor) -> Tensor:
+    """Mixes the lower 31 bits of integers: a permutation of these numbers."""
+    mixed = _fold(_fold(ids) * _FACTOR)
+    return _fold(mixed * _FACTOR)
 
 
 def _fold(mixed: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from keras import ops
 Tensor = Any
 
 _KINDS = ("sum", "product")
+_LEAST = 1e-12  # of what is raised to a power
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -22,7 +23,8 @@ class ScoreFusion(keras.layers.Layer):
     input {task: (batch, 1)}, output (batch, 1)
     ```
 
-    The weights are chosen, not trained. Computed in float32.
+    The weights are chosen, not trained. Computed in float32. What is less than 1e-12 in
+    a product, `p_k + offset`, counts as 1e-12: a negative regression has no power.
 
     Args:
         weights: w_k by task name.
@@ -31,7 +33,7 @@ class ScoreFusion(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
 
     Raises:
-        ValueError: If an argument does not fit, or an input lacks a task.
+        ValueError: If an argument does not fit, or an input lacks a task or is wider.
 
     Example:
         >>> import keras, tfmtl
@@ -71,12 +73,22 @@ class ScoreFusion(keras.layers.Layer):
         self.offset = float(offset)
 
     def build(self, input_shape: Any) -> None:
-        """Checks that there is a prediction for each weight."""
+        """Checks that there is a prediction of width 1 for each weight."""
         names = sorted(input_shape) if isinstance(input_shape, Mapping) else input_shape
         if not set(self.fusion_weights) <= set(names):
             raise ValueError(
                 "ScoreFusion should be called on a dict of predictions, with those of "
                 f"{sorted(self.fusion_weights)}. Received: {names}"
+            )
+        wide = {
+            task: tuple(input_shape[task])
+            for task in self.fusion_weights
+            if tuple(input_shape[task])[1:] != (1,)
+        }
+        if wide:
+            raise ValueError(
+                "ScoreFusion should be called on predictions of shape (batch, 1). "
+                f"Received: shapes={wide}"
             )
         self.built = True
 
@@ -85,7 +97,7 @@ class ScoreFusion(keras.layers.Layer):
         if self.kind == "sum":
             return sum(w * inputs[task] for task, w in self.fusion_weights.items())
         return math.prod(
-            ops.power(inputs[task] + self.offset, w)
+            ops.power(ops.maximum(inputs[task] + self.offset, _LEAST), w)
             for task, w in self.fusion_weights.items()
         )
 

@@ -11,19 +11,24 @@ from tfmtl.layers.fields import fields_of, side_by_side
 
 Tensor = Any
 
+_BY_COLUMN = ("mean", "std", "log", "clip", "missing")
+_FARTHEST = 1000.0  # standard deviations from the mean
+
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Standardize(keras.layers.Layer):
     """Centres and scales each column; NaN and infinite values become the mean.
 
     ```
-    y_k = (g_k(clip_k(x_k)) - mean_k) / std_k,   g_k(x) = sign(x) log(1 + |x|) or x
+    y_k = (g_k(clip_k(x_k)) - mean_k) / std_k, kept in [-1000, 1000]
+    g_k(x) = sign(x) log(1 + |x|) or x
     input (batch, columns), output the same shape
     input a list of fields (batch, width) each, output (batch, fields, width)
     ```
 
     Computed in float32, also under a mixed-precision policy, where large values
-    would become infinite.
+    would become infinite. A thousand standard deviations are more than any of a million
+    rows can be from their mean, and leave room in float16 for the layers after.
 
     Args:
         mean: Mean of each column, of g(clip(x)).
@@ -31,6 +36,8 @@ class Standardize(keras.layers.Layer):
         log: Whether g is the signed logarithm, per column.
         clip: Lower and upper bound of each column, either of which may be `None`.
             Defaults to no bounds.
+        missing: A number of each column that is read as NaN, or `None`. Defaults to
+            none.
         **kwargs: `name`, `dtype`.
 
     Raises:
@@ -50,6 +57,7 @@ class Standardize(keras.layers.Layer):
         std: Sequence[float],
         log: Sequence[bool],
         clip: Sequence[Sequence[float | None]] | None = None,
+        missing: Sequence[float | None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -57,12 +65,13 @@ class Standardize(keras.layers.Layer):
         self.std = [float(v) for v in std]
         self.log = [bool(v) for v in log]
         self.clip = None if clip is None else [list(bounds) for bounds in clip]
-        bounds = self.mean if self.clip is None else self.clip
-        if len({len(self.mean), len(self.std), len(self.log), len(bounds)}) > 1:
+        self.missing = None if missing is None else list(missing)
+        given = {name: getattr(self, name) for name in _BY_COLUMN}
+        lengths = {name: len(v) for name, v in given.items() if v is not None}
+        if len(set(lengths.values())) > 1:
             raise ValueError(
-                "`mean`, `std`, `log` and `clip` should have one entry per column. "
-                f"Received lengths: {len(self.mean)}, {len(self.std)}, "
-                f"{len(self.log)}, {len(bounds)}"
+                f"`{'`, `'.join(lengths)}` should have one entry per column. "
+                f"Received: lengths={lengths}"
             )
         if not all(v > 0 for v in self.std):
             raise ValueError(
@@ -85,16 +94,20 @@ class Standardize(keras.layers.Layer):
         """Returns standardised columns."""
         x = ops.cast(side_by_side(inputs), "float32")
         finite = ops.isfinite(x)
+        if self.missing is not None:
+            finite = ops.logical_and(finite, x != _numbers(self.missing, np.nan))
         x = ops.where(finite, x, 0.0)
         if self.clip is not None:
-            x = ops.maximum(x, _bounds(self.clip, 0, -np.inf))
-            x = ops.minimum(x, _bounds(self.clip, 1, np.inf))
+            lower, upper = zip(*self.clip, strict=True)
+            x = ops.maximum(x, _numbers(lower, -np.inf))
+            x = ops.minimum(x, _numbers(upper, np.inf))
         if any(self.log):
             logged = ops.sign(x) * ops.log1p(ops.abs(x))
             x = ops.where(ops.convert_to_tensor(self.log), logged, x)
         mean = ops.convert_to_tensor(np.array(self.mean, "f4"))
         scale = ops.convert_to_tensor(1 / np.array(self.std, "f4"))
-        y = ops.where(finite, (x - mean) * scale, 0.0)
+        y = ops.clip((x - mean) * scale, -_FARTHEST, _FARTHEST)
+        y = ops.where(finite, y, 0.0)
         if self.fields:
             y = ops.reshape(y, (-1, self.fields, len(self.mean) // self.fields))
         return ops.cast(y, self.compute_dtype)
@@ -117,12 +130,16 @@ class Standardize(keras.layers.Layer):
         width = len(self.mean) // (self.fields or 1)
         columns = [k * width + column for k in outputs for column in range(width)]
         config = self.get_config()
-        for name in ("mean", "std", "log", "clip"):
+        for name in _BY_COLUMN:
             if config[name] is not None:
                 config[name] = [config[name][column] for column in columns]
         if not self.fields:
             return type(self).from_config(self.get_config()), outputs
         return type(self).from_config(config), outputs
+
+    def num_fields(self) -> int:
+        """Number of fields, or of columns where they come in one."""
+        return self.fields or len(self.mean)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -132,9 +149,10 @@ class Standardize(keras.layers.Layer):
             "std": self.std,
             "log": self.log,
             "clip": self.clip,
+            "missing": self.missing,
         }
 
 
-def _bounds(clip: Sequence[Sequence[float | None]], side: int, none: float) -> Tensor:
-    bounds = [none if pair[side] is None else pair[side] for pair in clip]
-    return ops.convert_to_tensor(np.array(bounds, "f4"))
+def _numbers(given: Sequence[float | None], none: float) -> Tensor:
+    numbers = [none if number is None else number for number in given]
+    return ops.convert_to_tensor(np.array(numbers, "f4"))

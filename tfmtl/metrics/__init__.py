@@ -1,9 +1,10 @@
 """How good a ranker is: metrics for `fit`, and exact ones after it.
 
-Keras metrics, for `model.compile`: `Calibration`, `CalibrationError`,
+Keras metrics, for `model.compile`: `LogitAUC`, `Calibration`, `CalibrationError`,
 `NormalizedEntropy`, and `Labelled` around any metric whose label may be missing. On
-arrays, exact: `auc`, `group_auc`, `GroupAUC`, `ndcg`, `mean_average_precision` and
-`multi_task_gain`. What has no value, such as the AUC of one class, is NaN.
+arrays, exact: `auc`, `group_auc`, `ndcg`, `mean_average_precision` and
+`multi_task_gain`, on batches `GroupAUC`, `GroupNDCG` and `GroupMAP`. What has no value,
+such as the AUC of one class, is NaN.
 """
 
 from tfmtl.metrics.auc import auc, group_auc
@@ -12,16 +13,20 @@ from tfmtl.metrics.calibration_error import CalibrationError
 from tfmtl.metrics.gain import Gain, multi_task_gain
 from tfmtl.metrics.labelled import Labelled
 from tfmtl.metrics.lists import Lists, by_group, mean_average_precision, ndcg
+from tfmtl.metrics.logit_auc import LogitAUC
 from tfmtl.metrics.normalized_entropy import NormalizedEntropy
-from tfmtl.metrics.streaming import GroupAUC
+from tfmtl.metrics.streaming import GroupAUC, GroupMAP, GroupNDCG
 
 __all__ = [
     "Calibration",
     "CalibrationError",
     "Gain",
     "GroupAUC",
+    "GroupMAP",
+    "GroupNDCG",
     "Labelled",
     "Lists",
+    "LogitAUC",
     "NormalizedEntropy",
     "auc",
     "by_group",

@@ -4,8 +4,9 @@ import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from keras import ops
 
-from tfmtl.metrics.columns import labelled
+from tfmtl.metrics.columns import Columns, labelled
 
 
 class Lists(NamedTuple):
@@ -58,7 +59,11 @@ def by_group(labels: Any, scores: Any, groups: Any) -> Lists:
 
     Source: `keras_rs.metrics.RankingMetric.update_state`, on masks.
     """
-    y, s, g, _ = labelled(labels, scores, groups, None)
+    return _padded(labelled(labels, scores, groups, None))
+
+
+def _padded(columns: Columns) -> Lists:
+    y, s, g, _ = columns
     _, row, lengths = np.unique(g, return_inverse=True, return_counts=True)
     order = np.argsort(row, kind="stable")
     row = row[order]
@@ -72,12 +77,19 @@ def by_group(labels: Any, scores: Any, groups: Any) -> Lists:
     return padded
 
 
-def ndcg(labels: Any, scores: Any, groups: Any, k: int | None = None) -> float:
+def ndcg(
+    labels: Any,
+    scores: Any,
+    groups: Any,
+    k: int | None = None,
+    sample_weight: Any = None,
+) -> float:
     """Normalised discounted cumulative gain of the first k of each group's list.
 
     ```
     DCG = sum_{r=1..k} (2^y_r - 1) / log2(1 + r)        y_r: label at rank r
-    NDCG = mean over groups of DCG / DCG of the best order
+    NDCG = sum_g w_g DCG_g / DCG_g of the best order / sum_g w_g
+    w_g: mean weight of the rows of group g
     ```
 
     A group without a label above 0 counts as 0, as in keras-rs. Tied scores are put
@@ -88,6 +100,8 @@ def ndcg(labels: Any, scores: Any, groups: Any, k: int | None = None) -> float:
         scores: Any numbers; higher means earlier in the list.
         groups: Integers or strings.
         k: How many of each list count. Defaults to `None`, all.
+        sample_weight: Weights of the rows, as a rule the same within a group; rows of
+            weight 0 are left out. Defaults to `None`, 1 each.
 
     Returns:
         The mean over groups, NaN without any.
@@ -104,17 +118,21 @@ def ndcg(labels: Any, scores: Any, groups: Any, k: int | None = None) -> float:
 
     Source: Järvelin and Kekäläinen, TOIS 2002; `keras_rs.metrics.NDCG`.
     """
-    return _mean_over_lists("NDCG", by_group(labels, scores, groups), k)
+    return mean_over_lists("NDCG", labelled(labels, scores, groups, sample_weight), k)
 
 
 def mean_average_precision(
-    labels: Any, scores: Any, groups: Any, k: int | None = None
+    labels: Any,
+    scores: Any,
+    groups: Any,
+    k: int | None = None,
+    sample_weight: Any = None,
 ) -> float:
     """Mean average precision of the first k of each group's list.
 
     ```
     AP = sum_{r=1..k} [y_r >= 1] (positives up to rank r) / r / (positives of the list)
-    MAP = mean over groups of AP
+    MAP = sum_g w_g AP_g / sum_g w_g        w_g: mean weight of the rows of group g
     ```
 
     Divides by all positives of the list, also those beyond k. A group without a
@@ -131,6 +149,8 @@ def mean_average_precision(
         scores: Any numbers; higher means earlier in the list.
         groups: Integers or strings.
         k: How many of each list count. Defaults to `None`, all.
+        sample_weight: Weights of the rows, as a rule the same within a group; rows of
+            weight 0 are left out. Defaults to `None`, 1 each.
 
     Returns:
         The mean over groups, NaN without any.
@@ -147,19 +167,31 @@ def mean_average_precision(
 
     Source: `keras_rs.metrics.MeanAveragePrecision`; Ma et al., AAAI 2019 (SNR).
     """
-    return _mean_over_lists("MeanAveragePrecision", by_group(labels, scores, groups), k)
+    columns = labelled(labels, scores, groups, sample_weight)
+    return mean_over_lists("MeanAveragePrecision", columns, k)
 
 
-def _mean_over_lists(name: str, lists: Lists, k: int | None) -> float:
-    """The metric of keras-rs of this name."""
+def mean_over_lists(name: str, columns: Columns, k: int | None) -> float:
+    """Mean over groups of the metric of keras-rs of this name, by weight."""
     try:
         keras_rs = importlib.import_module("keras_rs")
     except ImportError as error:
         raise ImportError(
             "List metrics need keras-rs: `pip install keras-rs`."
         ) from error
-    if not lists.mask.size:
+    if not len(columns.labels):
         return float("nan")
-    metric = getattr(keras_rs.metrics, name)(k=k, seed=0)
-    metric.update_state({"labels": lists.labels, "mask": lists.mask}, lists.scores)
-    return float(metric.result())
+    labels, scores, mask = _padded(columns)
+    # By list, and averaged here: keras-rs gives a list without a positive label not
+    # its own weight but the mean of the others'
+    values, _ = getattr(keras_rs.metrics, name)(k=k, seed=0).compute_metric(
+        y_true=ops.convert_to_tensor(labels, "float32"),
+        y_pred=ops.convert_to_tensor(np.where(mask, scores, -np.inf), "float32"),
+        mask=ops.convert_to_tensor(mask),
+        sample_weight=ops.convert_to_tensor(mask, "float32"),
+    )
+    weights = None
+    if columns.weights is not None:
+        of_rows = _padded(columns._replace(labels=columns.weights)).labels
+        weights = of_rows.sum(axis=1) / mask.sum(axis=1)
+    return float(np.average(ops.convert_to_numpy(values)[:, 0], weights=weights))

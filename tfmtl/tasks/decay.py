@@ -13,9 +13,9 @@ class DecayingWeights(keras.callbacks.Callback):
     w_k(t) = w_k(0) gamma_k^t,  t the epoch
     ```
 
-    It follows from the epoch's number alone, so that `fit` with `initial_epoch`
-    resumes where it was. For models of the recipes; on JAX, whose steps take no note
-    of it, it refuses to run.
+    It follows from the epoch's number and the weights of `compile` alone, so that
+    `fit` with `initial_epoch` resumes where it was, also after an interrupt. For models
+    of the recipes; on JAX, whose steps take no note of it, it refuses to run.
 
     Args:
         gamma: Factor by task name, > 0; tasks without keep their weight.
@@ -54,7 +54,9 @@ class DecayingWeights(keras.callbacks.Callback):
             )
         if keras.backend.backend() == "jax":
             raise ValueError("DecayingWeights should run on TensorFlow or PyTorch.")
-        self._start = {name: float(weights[name].numpy()) for name in self.gamma}
+        compiled = self.model.get_compile_config()["loss_weights"] or {}
+        own = {task.name: task.weight for task in self.model.tasks}
+        self._start = {name: compiled.get(name, own[name]) for name in self.gamma}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the weights of the epoch."""

@@ -1,12 +1,13 @@
 """Kinds of tasks: each with its head, loss and metrics."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from tfmtl.metrics import Calibration
+from tfmtl.metrics import Calibration, LogitAUC
 from tfmtl.ops import exceedance, positive
 from tfmtl.tasks.losses import (
     ClassLoss,
@@ -46,7 +47,8 @@ class Binary(Task):
             out when serving. `None` where it does not matter.
         after: Name of the binary task that comes before this one in a funnel. The
             label is then that of all exposures: 0 where the step before was not
-            taken. `None` for the first step, or outside of funnels.
+            taken, also where it is missing there. `None` for the first step, or
+            outside of funnels.
 
     Example:
         >>> import tfmtl
@@ -69,14 +71,18 @@ class Binary(Task):
                 f"Received: position={self.position!r}"
             )
 
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """0 to 1."""
+        return 0.0, 1.0
+
     def loss(self) -> LabelledLoss:
         """Cross-entropy, from the logit."""
         return LogLoss(missing=self.missing, name=f"{self.name}_loss")
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """AUC from 1,000 thresholds, and predicted over observed."""
-        auc = keras.metrics.AUC(num_thresholds=1000, name="auc")
-        return [auc, Calibration(name="calibration")]
+        return [LogitAUC(), Calibration(name="calibration")]
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -120,6 +126,11 @@ class _Positive(Task):
     """A task of values at least 0 whose prediction is a mean greater than 0."""
 
     head_activation: ClassVar[Any] = staticmethod(positive)
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """0 or more."""
+        return 0.0, math.inf
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """Root mean squared error, and predicted over observed."""
@@ -251,6 +262,11 @@ class MultiClass(Task):
         """Number of classes."""
         return self.num_classes
 
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """0 to the last class."""
+        return 0.0, self.num_classes - 1.0
+
     def loss(self) -> LabelledLoss:
         """Cross-entropy, from the logits."""
         return ClassLoss(missing=self.missing, name=f"{self.name}_loss")
@@ -297,13 +313,18 @@ class MultiLabel(Task):
         """Number of labels."""
         return self.num_labels
 
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """0 to 1, each."""
+        return 0.0, 1.0
+
     def loss(self) -> LabelledLoss:
         """Cross-entropy, from the logits; a mean over all labels that are known."""
         return LogLoss(missing=self.missing, name=f"{self.name}_loss")
 
     def metrics(self) -> list[keras.metrics.Metric]:
         """AUC over all labels together, from 1,000 thresholds."""
-        return [keras.metrics.AUC(num_thresholds=1000, name="auc")]
+        return [LogitAUC()]
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -342,6 +363,11 @@ class Ordinal(Task):
     def output_units(self) -> int:
         """Number of levels but the last."""
         return self.num_levels - 1
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """0 to the last level."""
+        return 0.0, self.num_levels - 1.0
 
     def loss(self) -> LabelledLoss:
         """Cross-entropy of each exceedance, from the logits."""

@@ -15,6 +15,9 @@ def complete_labels(
 ) -> dict[str, Tensor]:
     """The label of every task, NaN where it is missing.
 
+    A step of a funnel has the label 0 where that of the step before is 0, whatever is
+    given: who did not click did not buy.
+
     Args:
         tasks: Tasks.
         labels: Labels by task name, `(batch,)` or `(batch, label_units)` each, and
@@ -40,15 +43,85 @@ def complete_labels(
         >>> [float(value) for value in found["seconds"][:, 0]]
         [7.0, nan]
     """
-    if not isinstance(labels, Mapping):
-        alone = len(tasks) == 1 and labels is not None
-        labels = {tasks[0].name: labels} if alone else {}
+    labels = by_task(tasks, labels)
     columns = columns if isinstance(columns, Mapping) else {}
-    _check(tasks, labels)
     sentinels = {task.name: task.missing for task in tasks}
-    return {
-        task.name: _label(task, labels, columns, outputs, sentinels) for task in tasks
-    }
+    found: dict[str, Tensor] = {}
+    for task in tasks:
+        label = _label(task, labels, columns, outputs, sentinels)
+        if task.after is not None and labels.get(task.name) is not None:
+            label = ops.where(found[task.after] == 0, 0.0, label)
+        found[task.name] = label
+    return found
+
+
+def by_task(tasks: Sequence[Task], labels: Any) -> Mapping[str, Any]:
+    """Labels by task name, also where they are the one label of the only task.
+
+    Raises:
+        ValueError: If they are not by name, or one is that of no task.
+    """
+    names = [task.name for task in tasks]
+    read = {*names, *(task.where for task in tasks)}
+    if len(tasks) == 1 and labels is not None and not isinstance(labels, Mapping):
+        return {tasks[0].name: labels}
+    if not isinstance(labels, Mapping):
+        received = f"{type(labels).__name__}"
+    elif set(labels) & set(names) and not set(labels) - read:
+        return labels
+    else:
+        received = f"labels={sorted(labels)}"
+    raise ValueError(
+        f"Labels should be given by name for tasks among {names}. Received: {received}"
+    )
+
+
+def step_weights(tasks: Sequence[Task], labels: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Weights of the examples, by name of the funnels' later steps.
+
+    ```
+    w_i = 1 where the label is known and no step before is known not to be taken
+    w_i = mean of w over those who took step s, where s is the first i did not take
+    ```
+
+    The label of who did not take a step before is known to be 0. Where only some of
+    those who took it have a label, all of these zeros would make the step look rare.
+
+    Args:
+        tasks: Tasks, steps after those they depend on.
+        labels: Of every task, NaN where missing, as of `complete_labels`.
+
+    Returns:
+        Weights `(batch, 1)`, each for a step with `after`.
+
+    Example:
+        >>> from keras import ops
+        >>> import tfmtl
+        >>> from tfmtl.tasks.labels import step_weights
+        >>> binary = tfmtl.tasks.Binary
+        >>> tasks = [binary("click"), binary("buy", after="click")]
+        >>> click, buy = [[1], [1], [0], [0]], [[1], [float("nan")], [0], [0]]
+        >>> labels = {"click": ops.array(click), "buy": ops.array(buy)}
+        >>> [float(w) for w in step_weights(tasks, labels)["buy"][:, 0]]
+        [1.0, 0.0, 0.5, 0.5]
+
+    Source: inverse propensity weighting, Horvitz and Thompson, 1952.
+    """
+    after = {task.name: task.after for task in tasks}
+    found: dict[str, Any] = {}
+    for name, step in after.items():
+        if step is None:
+            continue
+        weights = ops.cast(ops.logical_not(ops.isnan(labels[name])), "float32")
+        while step is not None:
+            took = ops.cast(labels[step] > 0, "float32")
+            count = ops.sum(took)
+            mean = ops.sum(weights * took) / ops.maximum(count, 1.0)
+            mean = ops.where(count > 0, mean, 1.0)
+            weights = ops.where(labels[step] == 0, mean, weights)
+            step = after[step]
+        found[name] = weights
+    return found
 
 
 def _label(
@@ -61,7 +134,11 @@ def _label(
     if labels.get(task.name) is None:
         batch = ops.shape(outputs[task.name])[0]
         return ops.full((batch, task.label_units), float("nan"))
-    label = _rows(labels[task.name])
+    if "string" in str(getattr(labels[task.name], "dtype", "")):
+        raise ValueError(
+            f"The label of task {task.name!r} should be numbers. Received: dtype=string"
+        )
+    label = column(labels[task.name])
     _check_width(f"The label of task {task.name!r}", label, task.label_units)
     label = _known(label, task.missing)
     if task.where is not None:
@@ -92,7 +169,7 @@ def _column(
 ) -> Tensor:
     for found in (labels, columns):
         if found.get(name) is not None:
-            return _rows(found[name])
+            return column(found[name])
     raise ValueError(
         f"The labels or inputs should have the column {name!r} that says where "
         f"task {task!r} has a label. Received: labels={sorted(labels)}, "
@@ -100,16 +177,7 @@ def _column(
     )
 
 
-def _check(tasks: Sequence[Task], labels: Mapping[str, Tensor]) -> None:
-    names = [task.name for task in tasks]
-    read = {*names, *(task.where for task in tasks)}
-    if not set(labels) & set(names) or set(labels) - read:
-        raise ValueError(
-            f"Labels should be given by name for tasks among {names}. "
-            f"Received: labels={sorted(labels)}"
-        )
-
-
-def _rows(values: Tensor) -> Tensor:
+def column(values: Tensor) -> Tensor:
+    """`(batch,)` as `(batch, 1)`, in float32."""
     values = ops.cast(values, "float32")
     return ops.expand_dims(values, 1) if len(values.shape) == 1 else values

@@ -19,7 +19,7 @@ class LabelledLoss(keras.losses.Loss):
     ```
 
     Without weights it is the mean over labelled examples, however many of the batch
-    these are. An example without label gives no gradient.
+    these are. An example without label gives no gradient, whatever its weight.
 
     Args:
         missing: A number that stands for a missing label, beside NaN. Defaults to
@@ -54,8 +54,8 @@ class LabelledLoss(keras.losses.Loss):
         known = ops.logical_not(ops.isnan(y_true))
         if self.missing is not None:
             known = ops.logical_and(known, y_true != self.missing)
-        weights = ops.cast(known, "float32")
-        return weights if sample_weight is None else weights * _matrix(sample_weight)
+        weights = 1.0 if sample_weight is None else _matrix(sample_weight)
+        return ops.where(known, weights, 0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

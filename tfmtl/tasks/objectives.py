@@ -6,7 +6,8 @@ from typing import Any
 import keras
 
 from tfmtl.metrics import Labelled
-from tfmtl.tasks.task import Task, check_tasks
+from tfmtl.tasks.labels import column, step_weights
+from tfmtl.tasks.task import Task, check_by_task, check_tasks
 
 Tensor = Any
 
@@ -25,7 +26,8 @@ def compile_arguments(tasks: Sequence[Task]) -> dict[str, Any]:
 
     Raises:
         ValueError: If there is no task, a name occurs twice, or a label depends on
-            another column, which stock Keras cannot tell.
+            another column, which stock Keras cannot tell. The label of a funnel's
+            later step has to be 0 where the step before was not taken.
 
     Example:
         >>> import tfmtl
@@ -70,8 +72,10 @@ class Objectives:
         metrics: Mapping[str, Sequence[keras.metrics.Metric]] | None = None,
     ) -> None:
         for argument, given in (("loss_weights", weights), ("metrics", metrics)):
-            _check_names(argument, given, [task.name for task in tasks])
+            if given is not None:
+                check_by_task(argument, given, [task.name for task in tasks])
         _check_metrics(metrics)
+        self._tasks = tasks
         self._given = {"loss_weights": weights, "metrics": metrics}
         self.losses = {task.name: task.loss() for task in tasks}
         self.weights = {
@@ -120,8 +124,9 @@ class Objectives:
             outputs: Predictions by task name.
             weights: Of the examples, for all tasks or by task name.
         """
+        rows = self._row_weights(labels, weights)
         return {
-            name: loss(labels[name], outputs[name], _weights_of(name, weights))
+            name: loss(labels[name], outputs[name], rows[name])
             for name, loss in self.losses.items()
         }
 
@@ -144,9 +149,9 @@ class Objectives:
 
         Not from `task_losses`, which Keras divides by the number of replicas.
         """
+        rows = self._row_weights(labels, weights)
         for name, loss in self.losses.items():
-            own = _weights_of(name, weights)
-            values, counted = loss.per_label(labels[name], outputs[name], own)
+            values, counted = loss.per_label(labels[name], outputs[name], rows[name])
             self._means[name].update_state(values, counted)
 
     def measure(
@@ -156,10 +161,23 @@ class Objectives:
         weights: Any = None,
     ) -> None:
         """Adds a batch to the metrics."""
+        rows = self._row_weights(labels, weights)
         for name, metrics in self._metrics.items():
             for metric in metrics:
-                own = _weights_of(name, weights)
-                metric.update_state(labels[name], outputs[name], sample_weight=own)
+                metric.update_state(labels[name], outputs[name], rows[name])
+
+    def _row_weights(self, labels: Mapping[str, Tensor], weights: Any) -> Any:
+        """Weights of the examples by task name, `None` for 1 each."""
+        by_name = dict.fromkeys(self.losses, weights)
+        if isinstance(weights, Mapping):
+            read = {task.where for task in self._tasks if task.where is not None}
+            names = [*self.losses, *sorted(read - set(self.losses))]
+            check_by_task("sample_weight", weights, names)
+            by_name = {name: weights.get(name) for name in self.losses}
+        for name, own in step_weights(self._tasks, labels).items():
+            given = by_name[name]
+            by_name[name] = own if given is None else own * column(given)
+        return by_name
 
 
 def _labelled(
@@ -167,20 +185,6 @@ def _labelled(
 ) -> Labelled:
     per_entry = task.label_units > 1
     return Labelled(metric, task.missing, per_entry=per_entry, name=name)
-
-
-def _weights_of(name: str, weights: Any) -> Any:
-    return weights.get(name) if isinstance(weights, Mapping) else weights
-
-
-def _check_names(argument: str, given: Any, names: list[str]) -> None:
-    if given is None:
-        return
-    if not isinstance(given, Mapping) or set(given) - set(names):
-        raise ValueError(
-            f"`{argument}` should be a dict by task name, of {names}. "
-            f"Received: {argument}={given!r}"
-        )
 
 
 def _check_metrics(metrics: Any) -> None:

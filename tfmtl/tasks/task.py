@@ -1,7 +1,8 @@
 """What a task is: a frozen description of a label and how it is learned."""
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -59,6 +60,11 @@ class Task(Serializable):
     head_activation: ClassVar[Any] = None
 
     @property
+    def label_range(self) -> tuple[float, float]:
+        """The least and the greatest value that a label may have."""
+        return -math.inf, math.inf
+
+    @property
     def conditional_name(self) -> str:
         """Name of the output of a funnel's step, given the step before."""
         return f"{self.name}_given_{self.after}"
@@ -92,6 +98,11 @@ def check_tasks(tasks: Sequence[Task]) -> None:
     Names become those of layers and outputs: letters, digits, `_`, `.` and `-`. A task
     that comes after another, in a funnel, stands after it in the list.
     """
+    several = tasks if isinstance(tasks, list | tuple) else [None]
+    if not all(isinstance(task, Task) for task in several):
+        raise ValueError(
+            f"`tasks` should be a list of tasks. Received: tasks={tasks!r}"
+        )
     names = [task.name for task in tasks]
     names += [task.conditional_name for task in tasks if task.after is not None]
     if not names or len(set(names)) < len(names):
@@ -113,3 +124,14 @@ def check_tasks(tasks: Sequence[Task]) -> None:
                 f"Task {task.name!r} should come after a binary task that stands "
                 f"before it, one of {before}. Received: after={task.after!r}"
             )
+
+
+def check_by_task(argument: str, given: Any, names: Sequence[str]) -> None:
+    """Raises `ValueError` unless an argument is a dict by name of tasks."""
+    if isinstance(given, Mapping) and not set(given) - set(names):
+        return
+    received = sorted(given) if isinstance(given, Mapping) else repr(given)
+    raise ValueError(
+        f"`{argument}` should be a dict by task name, of {list(names)}. "
+        f"Received: {argument}={received}"
+    )

@@ -120,3 +120,14 @@ def test_drop_remainder_makes_the_batch_size_static(shuffle):
 def test_errors_say_what_came(features, labels, batch_size, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         batches(features, labels, batch_size)
+
+
+@pytest.mark.parametrize("text", ["a", b"a"])
+@pytest.mark.parametrize("first", [False, True])
+def test_none_among_strings_is_empty(text, first):
+    column = np.array([None, text] if first else [text, None], object)
+    nothing = np.array([None, None], object)
+    [(columns, _)] = batches({"c": column, "n": nothing}, {"y": np.ones(2)}, 2)
+    assert columns["c"].numpy().tolist() == ([b"", b"a"] if first else [b"a", b""])
+    assert columns["n"].numpy().tolist() == [b"", b""]
+    assert column.tolist().count(None) == 1  # the caller's own is as it was

@@ -14,6 +14,7 @@ from tfmtl.features import (
     Numeric,
     Sequence,
     adapt,
+    check_columns,
 )
 from tfmtl.features.learning.sample import Sample
 
@@ -41,6 +42,12 @@ def test_numeric_statistics_are_of_clipped_values():
     assert learned(Numeric("x", clip=(0, 3)), column).mean == (1.5,)
     assert learned(Numeric("x", clip=(None, 3)), column).mean == (-0.75,)
     assert learned(Numeric("x", clip=(0, None)), column).mean == (25.5,)
+
+
+def test_a_number_may_stand_for_a_missing_value():
+    column = np.array([-1.0, 1.0, 3.0, -1.0, np.nan, 1e300])
+    assert learned(Numeric("x", missing=-1), column).mean == (2.0,)
+    assert learned(Numeric("x", missing=0.1), np.array([0.1, 1.0], "f4")).mean == (1.0,)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 0.1, -1e9 / 3])
@@ -278,6 +285,40 @@ def test_objects_that_are_no_text():
     assert refused([Categorical("x")], {"x": column}) == (
         "Column 'x' should hold values of type str. Received: 2.5"
     )
+
+
+def test_bytes_that_are_no_text():
+    assert refused([Categorical("x")], {"x": np.array([b"a", b"\xff\xfe"])}) == (
+        "Column 'x' should hold text in UTF-8. Received: b'\\xff\\xfe'"
+    )
+
+
+def test_none_among_strings_is_missing():
+    column = np.array(["a", None], object)
+    assert learned(Categorical("x"), column).vocabulary == ("a",)
+
+
+def test_columns_of_unequal_length():
+    data = {"x": np.ones(3), "y": [1.0, 2.0]}
+    assert refused([Numeric("x"), Numeric("y")], data) == (
+        "`data` should have as many rows in every column. "
+        "Received: rows={'x': 3, 'y': 2}"
+    )
+
+
+def test_sparse_column():
+    column = tf.sparse.from_dense([["a", ""], ["b", "c"]])
+    expected = (
+        "Column 's' should be strings of shape (rows, any length): use "
+        "`tf.sparse.to_dense`. Received: a sparse column, shape=({}, 2)"
+    )
+    features = [Sequence("s")]
+    assert refused(features, {"s": column}) == expected.format(2)
+    assert refused(features, [{"s": column}]) == expected.format(2)
+    batches = tf.data.Dataset.from_tensor_slices({"s": column}).batch(2)
+    with pytest.raises(ValueError) as error:
+        check_columns(features, batches.element_spec)
+    assert str(error.value) == expected.format(None)
 
 
 def test_data_without_end_or_rows():

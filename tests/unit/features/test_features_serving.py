@@ -1,16 +1,19 @@
 """The same scores in Keras, after a reload, folded, and in the C++ session."""
 
 import keras
+import keras_rs
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfmtl import models
 from tfmtl.features import (
     Bucketized,
     Categorical,
     Cross,
     Encoder,
     Numeric,
+    OfFields,
     Sequence,
     adapt,
     encode,
@@ -19,6 +22,7 @@ from tfmtl.features import (
 from tfmtl.folding import fold
 from tfmtl.layers import FieldGate
 from tfmtl.serving import export, run_in_cpp_session
+from tfmtl.tasks import Binary, Regression
 
 TRAIN = {
     "age": np.array([20.0, 30.0, 40.0, np.nan]),
@@ -174,6 +178,101 @@ def test_trains_on_a_dataset_of_ragged_columns(model):
     copy.compile("adam", "mse")
     losses = copy.fit(batches, epochs=2, shuffle=False, verbose=0).history["loss"]
     assert np.isfinite(losses).all() and losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_any_number_is_served(policy, tmp_path):
+    train = np.random.default_rng(0).random((1000, 3))
+    features = adapt(
+        [Numeric("x", width=3), Numeric("seen", missing=-1)],
+        {"x": train, "seen": np.maximum(train[:, :1] * 4 - 2, -1)},
+    )
+    assert features[1].mean[0] > 0
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(0)
+        model = models.mmoe(features, [Binary("a"), Regression("b")])
+    finally:
+        keras.config.set_dtype_policy(before)
+    values = [3e38, -3e38, 1e5, -1e5, np.inf, -np.inf, np.nan, 0.5]
+    rows = {
+        "x": np.repeat(np.array(values, "f4")[:, None], 3, axis=1),
+        "seen": np.array(
+            [3e38, -1, -np.inf, -1, 0, 1, np.nan, features[1].mean[0]], "f4"
+        )[:, None],
+    }
+    path = export(model, tmp_path / "model").path
+    served = run_in_cpp_session(path, rows)
+    expected = model.predict(rows, verbose=0)
+    atol = 1e-5 if policy == "float32" else 1e-2
+    for name, scores in served.items():
+        assert np.isfinite(scores).all(), name
+        np.testing.assert_allclose(scores, expected[name], rtol=1e-3, atol=atol)
+    assert np.ptp(served["b"][:4]) > 0
+
+
+def test_hashed_ids_are_arithmetic(tmp_path):
+    features = [
+        Categorical("id", dtype="int64", hash_bins=1000, units=1),
+        Sequence("ids", dtype="int64", hash_bins=5, pooling="sum"),
+    ]
+    model = scored(features, hard_concrete={})
+    ids = np.array([[-1], [-(2**63)], [2**63 - 1], [0], [7], [2**40], [2**40 + 2**31]])
+    rows = {"id": ids, "ids": np.concatenate([ids, ids[::-1]], axis=1)}
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    expected = answer(model, rows)
+    np.testing.assert_array_equal(answer(reloaded, rows), expected)
+    scores, path = served(fold(reloaded), tmp_path / "served", rows)
+    np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6)
+    graph = (path / "saved_model.pb").read_bytes()
+    assert b"BitwiseXor" in graph
+    assert b"AsString" not in graph and b"StringToHash" not in graph
+
+
+@pytest.mark.parametrize("step", [1, 64, 2**31, 2**40])
+def test_hashed_ids_are_spread(step):
+    feature = Categorical("id", dtype="int64", hash_bins=512)
+    lookup = feature.look_up("lookup", padded=False)
+    column = tf.range(-9, 2**14, dtype=tf.int64)[:, None] * step
+    found = keras.ops.convert_to_numpy(lookup(column))[:, 0]
+    assert (found[:9] == 0).all()
+    counts = np.bincount(found[9:], minlength=513)[1:]
+    assert len(counts) == feature.rows(lookup) - 1 == 512
+    assert counts.min() > 4 and counts.max() < 75  # 32 each
+
+
+@pytest.mark.parametrize("closed", ["c", "i", "x"])
+def test_interactions_of_keras_rs_with_a_closed_field(closed, tmp_path):
+    features = [
+        Categorical("c", vocabulary=("a", "b"), units=4),
+        Categorical("i", dtype="int64", vocabulary=(5, 7), units=4),
+        Numeric("x", mean=(0.0,), std=(1.0,)),
+    ]
+    layers = [
+        OfFields(keras_rs.layers.DotInteraction()),
+        keras_rs.layers.FeatureCross(),
+    ]
+    model = scored(features, interactions=layers, hard_concrete={})
+    for layer in model.layers:
+        if isinstance(layer, FieldGate):
+            given = [-4.0 if name == closed else 4.0 for name in layer.fields]
+            layer.gate.set_log_alpha(given)
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    rows = {
+        "c": np.array([["a"], ["b"], ["z"], [""]]),
+        "i": np.array([[5], [7], [1], [-4]]),
+        "x": np.array([[1.0], [2.0], [np.nan], [np.inf]], "f4"),
+    }
+    expected = answer(model, rows)
+    folded = fold(reloaded)
+    np.testing.assert_allclose(answer(folded, rows), expected, rtol=1e-6, atol=1e-6)
+    scores, _ = served(folded, tmp_path / "served", rows)
+    np.testing.assert_allclose(scores, expected, rtol=1e-6, atol=1e-6)
+    lookups = [layer.name for layer in folded.layers if "lookup" in layer.name]
+    assert f"{closed}_lookup" not in lookups
 
 
 WORDS = [f"word {k}" for k in range(500)]

@@ -3,7 +3,16 @@
 import keras
 import pytest
 
-from tfmtl.features import Bucketized, Categorical, Cross, Numeric, Sequence, encode
+from tfmtl.features import (
+    Bucketized,
+    Categorical,
+    Cross,
+    Numeric,
+    Sequence,
+    adapt,
+    encode,
+)
+from tfmtl.serving import export
 
 VOCABULARY = (
     "`vocabulary` should be a path, or one or more different values of dtype "
@@ -36,6 +45,7 @@ def test_numeric_refuses_bounds(clip):
         (Categorical, {"hash_bins": 0}, "hash_bins"),
         (Sequence, {"length": 0}, "length"),
         (Cross, {"hash_bins": 0}, "hash_bins"),
+        (Bucketized, {"buckets": 0}, "buckets"),
     ],
 )
 def test_positive_numbers(make, arguments, name):
@@ -108,6 +118,99 @@ def test_features_of_a_table_should_agree():
         "`features` of the table 't' should agree in units, initializer, regularizer, "
         "dtype, vocabulary, hash_bins, min_count and max_size. "
         f"Received: {features[0]!r} and {features[1]!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    "features, names",
+    [
+        ([Categorical("t"), Categorical("a", table="t")], ("t", "a", "t")),
+        ([Categorical("t", table="u"), Sequence("a", table="t")], ("t", "a", "t")),
+        ([Categorical("s_values"), Sequence("s")], ("s", "s_values", "s_values")),
+        (
+            [Sequence("s"), Categorical("a", table="s_values")],
+            ("s", "a", "s_values"),
+        ),
+    ],
+)
+def test_a_table_named_like_another_feature_s(features, names):
+    for function in (encode, lambda features: adapt(features, {})):
+        with pytest.raises(ValueError) as error:
+            function(features)
+        assert str(error.value) == (
+            "Features {!r} and {!r} should have one `table` or tables of different "
+            "names. Received: {!r} for both".format(*names)
+        )
+
+
+def test_a_table_named_like_a_feature_in_it_or_without_a_table():
+    features = [
+        Categorical("t", vocabulary=("x",), table="t"),
+        Sequence("s", vocabulary=("x",), table="t"),
+        Numeric("u", mean=(0.0,), std=(1.0,)),
+        Categorical("v", vocabulary=("x",), table="u"),
+    ]
+    assert encode(features)[1].shape == (None, 25)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 3])
+def test_name_that_no_input_can_have(name):
+    with pytest.raises(ValueError) as error:
+        encode([Numeric(name, mean=(0.0,), std=(1.0,))])
+    assert str(error.value) == (
+        f"Names of `features` should be texts without '/'. Received: name={name!r}"
+    )
+
+
+@pytest.mark.parametrize("name", ["hours per week", "größe", "_x", "class", "self"])
+def test_name_that_export_refuses(name, tmp_path):
+    feature = Categorical(name, vocabulary=("x",))
+    with pytest.warns(UserWarning) as warned:
+        inputs, x = encode([feature])
+    assert str(warned[0].message) == (
+        "A model is exported only where its columns have names of ASCII letters, "
+        "digits, '_', '-' and '.', that start with a letter or digit and are no "
+        f"Python keyword or 'self'. Received: {[name]}"
+    )
+    with pytest.raises(ValueError, match="The names of `model.input`"):
+        export(keras.Model(inputs, {"y": x}), tmp_path / "model")
+
+
+@pytest.mark.parametrize("boundaries", [(2.0, 1.0), (1.0, 1.0)])
+def test_boundaries_that_do_not_ascend(boundaries):
+    assert refused(Bucketized, boundaries=boundaries) == (
+        f"`boundaries` of 'x' should ascend. Received: boundaries={boundaries}"
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype, content, fault",
+    [
+        ("string", None, "which is no file"),
+        ("string", b"", "which is empty"),
+        ("string", b"a\nb\na\n", "with 'a' again in line 3"),
+        ("string", b"a\n\nb\n", "with '' in line 2"),
+        (
+            "string",
+            b"a\n\xff\xfe\n",
+            "which is not in UTF-8: 'utf-8' codec can't decode byte 0xff in position "
+            "2: invalid start byte",
+        ),
+        ("int64", b"5\na\n", "with 'a' in line 2"),
+        ("int64", b"5\n-1\n", "with '-1' in line 2"),
+    ],
+)
+@pytest.mark.parametrize("make", [Categorical, Sequence])
+def test_files_that_are_no_vocabulary(make, dtype, content, fault, tmp_path):
+    path = tmp_path / "values.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        encode([make("x", dtype=dtype, vocabulary=str(path))])
+    assert str(error.value) == (
+        "`vocabulary` of 'x' should be a file with one or more different values of "
+        f"type {'str' if dtype == 'string' else 'int'}, one per line, none of them "
+        f"missing. Received: {str(path)!r}, {fault}"
     )
 
 

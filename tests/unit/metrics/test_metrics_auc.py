@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfmtl.metrics import GroupAUC, auc, group_auc
+from tfmtl.metrics import GroupAUC, LogitAUC, auc, group_auc
 
 
 def slow_group_auc(y, s, g, w=None):
@@ -240,3 +240,22 @@ def test_what_does_not_fit_is_refused(entry, arguments, message):
     with pytest.raises(ValueError) as error:
         entry(*arguments)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("rate", [0.5, 1e-3])
+def test_auc_by_thresholds_of_the_logit(rate):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(np.log(rate / (1 - rate)), 2.0, (50_000, 1))
+    p = 1 / (1 + np.exp(-logits))
+    y, w = generator.random(p.shape) < p, generator.uniform(0, 2, len(p))
+    metric = LogitAUC.from_config(LogitAUC(num_thresholds=2000).get_config())
+    for part in np.array_split(np.arange(len(p)), 3):
+        metric.update_state(y[part], p[part], w[part])
+    np.testing.assert_allclose(metric.result(), auc(y, p, w), atol=1e-3)
+    assert (metric.num_thresholds, metric.name) == (2000, "auc")
+
+
+def test_auc_of_sure_predictions():
+    metric = LogitAUC()
+    metric.update_state([[0.0], [1.0], [0.0]], [[0.0], [1.0], [0.5]])
+    assert float(metric.result()) == 1.0

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
-from tfmtl.metrics import by_group, mean_average_precision, ndcg
+from tfmtl.metrics import (
+    GroupMAP,
+    GroupNDCG,
+    by_group,
+    mean_average_precision,
+    ndcg,
+)
 
 
 def rows(seed, n=300, groups=40, relevance=2):
@@ -84,6 +90,54 @@ def test_mean_average_precision(seed, k):
     y, s, g = rows(seed)
     got = mean_average_precision(y, s, g, k)
     np.testing.assert_allclose(got, slow_map(y, s, g, k), rtol=1e-5)
+
+
+KINDS = [(ndcg, slow_ndcg, GroupNDCG), (mean_average_precision, slow_map, GroupMAP)]
+
+
+@pytest.mark.parametrize("metric, slow, kind", KINDS)
+@pytest.mark.parametrize("k", [2, None])
+def test_weights_of_lists(metric, slow, kind, k):
+    y, s, g = rows(6, relevance=2)
+    of_group = np.random.default_rng(0).uniform(0, 3, g.max() + 1)
+    of_group[::5] = 0
+    w = of_group[g]
+    groups = [group for group in np.unique(g[~np.isnan(y)]) if of_group[group]]
+    values = [slow(y[g == group], s[g == group], g[g == group], k) for group in groups]
+    assert 0 in values  # a list without a positive label has its own weight too
+    expected = np.average(values, weights=of_group[groups])
+    np.testing.assert_allclose(metric(y, s, g, k, w), expected, rtol=1e-5)
+    np.testing.assert_allclose(metric(y, s, g, k, 0 * w + 7), metric(y, s, g, k))
+
+
+def test_weight_of_a_list_is_the_mean_of_its_rows():
+    y, s, g = [1, 0, 0, 1], [0.9, 0.1, 0.8, 0.7], ["a", "a", "b", "b"]
+    found = mean_average_precision(y, s, g, sample_weight=[1.0, 3.0, 1.0, 1.0])
+    np.testing.assert_allclose(found, (2 * 1.0 + 1 * 0.5) / 3)
+
+
+@pytest.mark.parametrize("metric, slow, kind", KINDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_stream_equals_one_shot(metric, slow, kind, weighted):
+    y, s, g = rows(7)
+    w = np.random.default_rng(0).uniform(0, 2, 300)[g] if weighted else None
+    stream = kind(k=3)
+    assert np.isnan(stream.result())
+    for part in np.array_split(np.random.default_rng(1).permutation(300), 7):
+        stream.update_state(y[part], s[part], g[part], None if w is None else w[part])
+    np.testing.assert_allclose(stream.result(), metric(y, s, g, 3, w), rtol=1e-6)
+    stream.reset_state()
+    assert np.isnan(stream.result())
+
+
+@pytest.mark.parametrize("kind", [GroupNDCG, GroupMAP])
+def test_stream_of_names_and_numbers(kind):
+    stream = kind()
+    stream.update_state([1, 0], [0.9, 0.8], ["a", "b"])
+    with pytest.raises(ValueError, match="`groups` should be integers in every batch"):
+        stream.update_state([1, 0], [0.9, 0.8], [1, 2])
+    with pytest.raises(ValueError, match="`k` should be a positive integer. Received"):
+        kind(k=0)
 
 
 def test_ndcg_equals_scikit_learn_on_full_lists():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfmtl import layers
-from tfmtl.metrics import Labelled
+from tfmtl.metrics import Labelled, auc
 from tfmtl.tasks import (
     Binary,
     Count,
@@ -91,6 +91,14 @@ def test_loss_is_a_mean_over_labelled_examples(task):
     np.testing.assert_allclose([twice, known], once, rtol=1e-6)
 
 
+@pytest.mark.parametrize("task", [Binary("a"), Regression("a", missing=-1.0)])
+def test_weight_of_an_example_without_label_may_be_nan(task):
+    y = [[1.0], [NAN], [-1.0 if task.missing else NAN]]
+    p = np.full((3, 1), 0.5, "f4")
+    loss = task.loss()(y, p, np.array([2.0, NAN, NAN]))
+    np.testing.assert_allclose(loss, task.loss()(y[:1], p[:1]))
+
+
 def test_weights_may_be_negative():
     loss = Regression("a").loss()
     y, p, weights = np.array([[3.0], [1.0]]), np.zeros((2, 1)), np.array([2.0, -1.0])
@@ -101,6 +109,21 @@ def test_level_error():
     p = np.array([[0.9, 0.5, 0.1], [1.0, 1.0, 1.0]], "f4")
     error = keras.ops.convert_to_numpy(level_error(np.array([[3], [3]]), p))
     np.testing.assert_allclose(error, [1.5, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.001])
+@pytest.mark.parametrize("task", [Binary("a"), MultiLabel("a", num_labels=2)])
+def test_auc_of_common_and_rare_labels(task, rate):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(np.log(rate / (1 - rate)), 1.0, (100_000, 1))
+    logits = np.repeat(logits, task.output_units, axis=1)
+    p = 1 / (1 + np.exp(-logits))
+    y = (generator.random(p.shape) < p).astype("f4")
+    metric = task.metrics()[0]
+    metric.update_state(y, p)
+    exact = auc(y.ravel(), p.ravel())
+    assert exact < 0.85
+    np.testing.assert_allclose(metric.result(), exact, atol=5e-4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0, 1e4])

@@ -82,6 +82,22 @@ def test_start_is_the_weight_of_compile():
     assert weights(model) == {**WEIGHTS, "a": 8.0}
 
 
+def test_start_after_an_interrupt():
+    model = compiled(loss_weights={"a": 8.0})
+
+    def interrupt(epoch, logs):
+        raise KeyboardInterrupt
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, 2, callbacks=[DecayingWeights(GAMMA), stop], initial_epoch=1)
+    assert weights(model)["a"] == 4.0  # as the interrupt left it
+    watch = Watch()
+    fit(model, 2, callbacks=[DecayingWeights(GAMMA), watch])
+    assert [seen["a"] for seen in watch.seen.values()] == [8.0, 4.0]
+    assert weights(model) == {**WEIGHTS, "a": 8.0}
+
+
 def message(function, *arguments, **named):
     with pytest.raises(ValueError) as error:
         function(*arguments, **named)

@@ -9,6 +9,7 @@ from tfmtl.features import Numeric
 from tfmtl.folding import fold
 from tfmtl.serving import export, run_in_cpp_session
 from tfmtl.tasks import Binary, Position
+from tfmtl.tasks.labels import complete_labels, step_weights
 
 FEATURES = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
 SHOWN = Position("shown_at", num_positions=5)
@@ -80,7 +81,14 @@ def test_each_step_trains_the_towers_before_it():
     assert all((before[path] != after[path]).any() for path in before)
 
 
-def example_funnel(count, seed):
+GAPS = {  # which labels of the later steps are missing
+    "at random": lambda known, taken: np.stack([known[:, 0]] * 2, axis=1),
+    "where the step before was not taken": lambda known, taken: taken[:, :-1] == 1,
+    "both": lambda known, taken: np.cumprod(known & (taken[:, :-1] == 1), axis=1) == 1,
+}
+
+
+def example_funnel(count, seed, gaps="at random"):
     """Rows, labels with gaps, and the true probabilities."""
     generator = np.random.default_rng(seed)
     x = rows(count, seed)
@@ -88,33 +96,90 @@ def example_funnel(count, seed):
     given = sigmoid(logits)
     true = np.cumprod(given, axis=1)
     taken = np.cumprod(generator.random((count, 3)) < given, axis=1).astype("f4")
-    taken[generator.random(count) < 0.3, 1:] = np.nan
+    known = GAPS[gaps](generator.random((count, 2)) < 0.7, taken)
+    taken[:, 1:][~known] = np.nan
     names = ["click", "cart", "buy"]
     labels = dict(zip(names, taken.T, strict=True))
     truth = dict(zip([*names, *GIVEN], [*true.T, *given.T[1:]], strict=True))
     return x, labels, truth
 
 
-@pytest.mark.parametrize("steps", [2, 3])
-def test_products_are_calibrated(steps):
-    tasks = [Binary("click"), *STEPS[1:]][:steps]
-    tasks[1] = Binary("cart", after="click")
+def three_steps(where=False):
+    columns = ["click", "cart"] if where else [None, None]
+    return [
+        Binary("click"),
+        Binary("cart", after="click", where=columns[0]),
+        Binary("buy", after="cart", where=columns[1]),
+    ]
+
+
+def assert_calibrated(tasks, gaps):
     model = network(tasks, units=())
-    model.compile(keras.optimizers.Adam(0.02))
-    x, labels, _ = example_funnel(6000, 0)
+    model.compile(keras.optimizers.Adam(0.01))
+    x, labels, _ = example_funnel(20_000, 0, gaps)
     labels = {task.name: labels[task.name] for task in tasks}
     history = model.fit(
-        {"x": x["x"]}, labels, batch_size=200, epochs=12, verbose=0
+        {"x": x["x"]}, labels, batch_size=200, epochs=8, verbose=0
     ).history
     assert all(np.isfinite(values).all() for values in history.values())
     x, _, truth = example_funnel(4000, 1)
-    for name, p in model.predict({"x": x["x"]}, verbose=0).items():
+    outputs = model.predict({"x": x["x"]}, verbose=0)
+    for name, p in outputs.items():
         spread = np.abs(truth[name] - truth[name].mean()).mean()
         share = 0.5 if name in GIVEN else 0.3  # of the few who came so far
         assert np.abs(p[:, 0] - truth[name]).mean() < share * spread, name
         top = p[:, 0] >= np.quantile(p, 0.9)
         for part in (top, ~top):
             assert 0.85 < p[part].mean() / truth[name][part].mean() < 1.15, name
+    return outputs
+
+
+@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("steps", [2, 3])
+def test_products_are_calibrated(steps, gaps):
+    outputs = assert_calibrated(three_steps()[:steps], gaps)
+    if steps == 3:
+        assert_products(outputs)
+
+
+def test_label_known_only_where_the_step_before_was_taken():
+    outputs = assert_calibrated(three_steps(where=True), "at random")
+    assert_products(outputs)
+
+
+def test_who_did_not_take_a_step_took_none_after_it():
+    """Labels with gaps are those without, weighed; whatever is given for the rest."""
+    nan = float("nan")
+    labels = {
+        "click": [1.0, 1.0, 1.0, 0.0, 0.0, nan],
+        "cart": [1.0, 0.0, nan, nan, 1.0, 1.0],
+        "buy": [nan, nan, 1.0, nan, 1.0, 0.0],
+    }
+    tasks = three_steps()
+    found = complete_labels(tasks, {k: np.array(v) for k, v in labels.items()}, {}, {})
+    np.testing.assert_array_equal(found["cart"][:, 0], [1, 0, nan, 0, 0, 1])
+    np.testing.assert_array_equal(found["buy"][:, 0], [nan, 0, 1, 0, 0, 0])
+    weights = step_weights(tasks, found)
+    assert sorted(weights) == ["buy", "cart"]
+    half, third = 1 / 2, 1 / 3
+    cart = [1, 1, 0, 2 * third, 2 * third, 1]
+    np.testing.assert_allclose(weights["cart"][:, 0], cart, rtol=1e-6)
+    # of those who put into the cart one of two has the label; of those who clicked
+    # the mean of 0 (who bought is not known), 1/2 (for who did not) and 1
+    buy = [0, half, 1, half, half, 1]
+    np.testing.assert_allclose(weights["buy"][:, 0], buy, rtol=1e-6)
+
+
+def test_label_of_a_step_that_is_left_out():
+    model = network(three_steps())
+    model.compile("sgd", metrics={})
+    before = [w.numpy() for w in model.get_layer("buy_tower").weights]
+    history = model.fit(
+        {"x": rows(20)["x"]}, {"click": np.zeros(20)}, verbose=0
+    ).history
+    assert history["cart_loss"] == history["buy_loss"] == [0.0]
+    for was, w in zip(before, model.get_layer("buy_tower").weights, strict=True):
+        np.testing.assert_array_equal(w, was)
 
 
 def test_entire_space_two_steps_by_the_formula():

@@ -53,7 +53,15 @@ class Counts:
 
     def _plain(self, value: Any) -> Value:
         if isinstance(value, bytes) and self._kind is str:
-            value = value.decode()
+            try:
+                value = value.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"Column {self._name!r} should hold text in UTF-8. "
+                    f"Received: {value!r}"
+                ) from error
+        if value is None and self._kind is str:
+            return ""
         if not isinstance(value, self._kind):
             raise ValueError(
                 f"Column {self._name!r} should hold values of type "

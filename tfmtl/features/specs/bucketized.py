@@ -8,6 +8,7 @@ import numpy as np
 from tfmtl.features.learning.sample import Sample
 from tfmtl.features.specs.embedded import Embedded
 from tfmtl.features.specs.numbers import no_finite_value, numbers
+from tfmtl.layers.checks import positive_int
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Bucketized(Embedded):
         buckets: Largest number of buckets.
         boundaries: Ascending boundaries; learned by `adapt`.
 
+    Raises:
+        ValueError: If `buckets` is not positive or `boundaries` do not ascend.
+
     Example:
         >>> import numpy as np, tfmtl
         >>> age = tfmtl.features.Bucketized("age", buckets=4)
@@ -41,6 +45,16 @@ class Bucketized(Embedded):
 
     dtype: ClassVar[str] = "float32"
     width: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_int("buckets", self.buckets)
+        given = [*(self.boundaries or ())]
+        if given != sorted(set(given)):
+            raise ValueError(
+                f"`boundaries` of {self.name!r} should ascend. "
+                f"Received: boundaries={self.boundaries!r}"
+            )
 
     @property
     def is_adapted(self) -> bool:

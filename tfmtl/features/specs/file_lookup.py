@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 
+from tfmtl.features.learning.counts import is_missing
+
 NO_ID = -2  # stands for the unknown ids where they are listed; it is none itself
 _FILE = "vocabulary.txt"
 
@@ -36,6 +38,48 @@ class IntegerFileLookup(keras.layers.IntegerLookup):
     def load_assets(self, dir_path: str) -> None:
         """Reads the vocabulary of a saved layer."""
         self.set_vocabulary(_own_file(self, dir_path))
+
+
+def check_file(feature: str, path: str, kind: type[str | int]) -> None:
+    """Raises `ValueError` unless a local file holds a vocabulary.
+
+    Args:
+        feature: Name of the feature, for the error.
+        path: Path of the file; of a remote one, `gs://…`, nothing is checked.
+        kind: Type of the values.
+    """
+    if "://" in path:
+        return
+    fault = _fault(Path(path), kind)
+    if fault:
+        raise ValueError(
+            f"`vocabulary` of {feature!r} should be a file with one or more different "
+            f"values of type {kind.__name__}, one per line, none of them missing. "
+            f"Received: {path!r}, {fault}"
+        )
+
+
+def _fault(path: Path, kind: type[str | int]) -> str | None:
+    """What is wrong with a file."""
+    if not path.is_file():
+        return "which is no file"
+    try:
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        return f"which is not in UTF-8: {error}"
+    if lines == [""]:
+        return "which is empty"
+    seen: set[str | int] = set()
+    for number, line in enumerate(lines, 1):
+        try:
+            value = kind(line)
+        except ValueError:
+            return f"with {line!r} in line {number}"
+        if value in seen or is_missing(value):
+            again = " again" if value in seen else ""
+            return f"with {line!r}{again} in line {number}"
+        seen.add(value)
+    return None
 
 
 def _own_file(layer: Any, folder: str) -> str:

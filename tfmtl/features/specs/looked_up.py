@@ -13,7 +13,9 @@ from tfmtl.features.specs.file_lookup import (
     NO_ID,
     IntegerFileLookup,
     StringFileLookup,
+    check_file,
 )
+from tfmtl.features.specs.hashed_ids import HashedIds
 from tfmtl.layers.checks import positive_int
 
 _KINDS = {"string": str, "int64": int}
@@ -85,12 +87,19 @@ class LookedUp(Embedded):
             name: Name of the layer.
             padded: Whether the missing value's row should be row 0. Otherwise it may
                 be any.
+
+        Raises:
+            ValueError: If the vocabulary is a file that is not one.
         """
         text = self.dtype == "string"
         missing: Any = "" if text else -1
-        if self.hash_bins is not None:
+        if self.hash_bins is not None and text:
             bins = self.hash_bins + 1
             return keras.layers.Hashing(bins, mask_value=missing, name=name)
+        if self.hash_bins is not None:
+            return HashedIds(self.hash_bins, name=name)
+        if isinstance(self.vocabulary, str):
+            check_file(self.name, self.vocabulary, _KINDS[self.dtype])
         arguments: dict[str, Any] = {"name": name}
         if padded or isinstance(self.vocabulary, str):
             arguments |= {"vocabulary": self.vocabulary, "mask_token": missing}

@@ -5,10 +5,13 @@ import numpy as np
 LARGEST = float(np.finfo("f4").max)
 
 
-def numbers(column: np.ndarray) -> np.ndarray:
-    """A column in float64, NaN where it is no finite number in float32."""
+def numbers(column: np.ndarray, missing: float | None = None) -> np.ndarray:
+    """A column in float64, NaN where it is `missing` or not finite in float32."""
     values = np.asarray(column, "f8")
-    return np.where(np.abs(values) <= LARGEST, values, np.nan)
+    values = np.where(np.abs(values) <= LARGEST, values, np.nan)
+    if missing is None:
+        return values
+    return np.where(values.astype("f4") == np.float32(missing), np.nan, values)
 
 
 def no_finite_value(name: str) -> ValueError:

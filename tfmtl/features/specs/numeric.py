@@ -18,7 +18,8 @@ class Numeric:
     """A column of numbers, standardised; NaN and infinity become the mean.
 
     ```
-    y = (g(clip(x)) - mean) / std,   g(x) = sign(x) log(1 + |x|) where `log`, else x
+    y = (g(clip(x)) - mean) / std, kept in [-1000, 1000]
+    g(x) = sign(x) log(1 + |x|) where `log`, else x
     ```
 
     Attributes:
@@ -28,6 +29,7 @@ class Numeric:
         clip: Lower and upper bound of the raw values; either may be `None`.
         mean: Mean of g(clip(x)) per value; learned by `adapt`.
         std: Standard deviation of g(clip(x)) per value; learned by `adapt`.
+        missing: A number that stands for a missing value, beside NaN, such as -1.
 
     Raises:
         ValueError: If the width is not positive or the bounds are in disorder.
@@ -47,6 +49,7 @@ class Numeric:
     clip: Bounds = (None, None)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    missing: float | None = None
 
     dtype: ClassVar[str] = "float32"
 
@@ -71,7 +74,7 @@ class Numeric:
 
     def read(self, learner: Moments, column: np.ndarray) -> None:
         """Gives a batch of the column to the learner."""
-        values = numbers(column).reshape(-1, self.width)
+        values = numbers(column, self.missing).reshape(-1, self.width)
         if self.clip != (None, None):
             values = np.clip(values, *self.clip)
         if self.log:
