@@ -2,14 +2,27 @@
 
 from tfmtl.folding.fold import fold, without_training_inputs
 from tfmtl.folding.proof import FoldError
-from tfmtl.folding.protocol import GateLayer, MixtureLayer, SlotLayer
-from tfmtl.folding.report import FoldReport, Structure, compare, structure
+from tfmtl.folding.protocol import (
+    GateLayer,
+    KernelLayer,
+    LinearLayer,
+    MixtureLayer,
+    OpeningLayer,
+    ServedLayer,
+    SlotLayer,
+)
+from tfmtl.folding.report import Change, FoldReport, Structure, compare, structure
 
 __all__ = [
+    "Change",
     "FoldError",
     "FoldReport",
     "GateLayer",
+    "KernelLayer",
+    "LinearLayer",
     "MixtureLayer",
+    "OpeningLayer",
+    "ServedLayer",
     "SlotLayer",
     "Structure",
     "compare",

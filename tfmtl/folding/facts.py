@@ -27,7 +27,8 @@ class Facts:
     Attributes:
         slots: Number of slots per tensor, `None` for a tensor without slot axis.
         constant: Bits: which slots have the same value for every example.
-        live: Bits: which slots something that reaches an output reads.
+        reaches: Booleans `(bits, outputs)`: which outputs of the model each slot
+            reaches, in the order in which they are flattened.
         pairs: Booleans `(outputs, experts)`: which weights of a gate may be other
             than 0.
         rules: The rule of each call, in the graph's order.
@@ -38,7 +39,7 @@ class Facts:
         self.slots: dict[Ref, int | None] = {}
         self.constant: dict[Ref, np.ndarray] = {}
         self._value: dict[Ref, np.ndarray | None] = {}
-        self.live: dict[Ref, np.ndarray] = {}
+        self.reaches: dict[Ref, np.ndarray] = {}
         calls_of = Counter(id(call.operation) for call in graph.calls)
         self.pairs: dict[Ref, np.ndarray] = {}
         for call in graph.calls:
@@ -48,6 +49,7 @@ class Facts:
         self._trimmed = {
             ref for ref in self.pairs if _read_by_mixtures_alone(graph, ref)
         }
+        self._outputs = keras.tree.flatten(graph.outputs)
         for ref in keras.tree.flatten(graph.inputs):
             self._declare(ref, None)
         self.rules: list[Rule] = []
@@ -62,14 +64,18 @@ class Facts:
             for index, ref in enumerate(call.results):
                 self._declare(ref, rule.output_slots(call, self.slots, index))
             self._find_constants(call, rule)
-        for ref in keras.tree.flatten(graph.outputs):
-            self.live[ref][:] = True
+        for number, ref in enumerate(self._outputs):
+            self.reaches[ref][:, number] = True
         for call, rule in zip(reversed(graph.calls), reversed(self.rules), strict=True):
             self._find_live(call, rule)
 
+    def live(self, ref: Ref) -> np.ndarray:
+        """Bits: which slots something that reaches an output reads."""
+        return np.any(self.reaches[ref], axis=1)
+
     def kept(self, ref: Ref) -> list[int]:
         """Slots that the folded model computes: read and not constant."""
-        return np.flatnonzero(self.live[ref] & ~self.constant[ref]).tolist()
+        return np.flatnonzero(self.live(ref) & ~self.constant[ref]).tolist()
 
     def columns(self, ref: Ref) -> list[int]:
         """Experts that the folded weights of a gate have a column for.
@@ -78,7 +84,7 @@ class Facts:
         """
         if ref not in self._trimmed:
             return list(range(ref.shape[2] or 0))
-        return np.flatnonzero(self.pairs[ref][self.live[ref]].any(axis=0)).tolist()
+        return np.flatnonzero(self.pairs[ref][self.live(ref)].any(axis=0)).tolist()
 
     def values(self, ref: Ref) -> np.ndarray:
         """Values without the batch: those of constant slots, 0 elsewhere."""
@@ -95,7 +101,7 @@ class Facts:
         self.slots[ref] = slots
         self.constant[ref] = np.zeros(slots or 1, bool)
         self._value[ref] = None
-        self.live[ref] = np.zeros(slots or 1, bool)
+        self.reaches[ref] = np.zeros((slots or 1, len(self._outputs)), bool)
 
     def _find_constants(self, call: Call, rule: Rule) -> None:
         for output, ref in enumerate(call.results):
@@ -135,12 +141,12 @@ class Facts:
 
     def _find_live(self, call: Call, rule: Rule) -> None:
         for output, ref in enumerate(call.results):
-            needed = self.live[ref] & ~self.constant[ref]
-            if not needed.any():
+            reached = self.reaches[ref] & ~self.constant[ref][:, None]
+            if not reached.any():
                 continue
             for position, read in enumerate(call.inputs):
                 reads = self.reads(call, rule, output, position)
-                self.live[read] |= reads[needed].any(axis=0)
+                self.reaches[read] |= reads.T @ reached
 
 
 def _read_by_mixtures_alone(graph: Graph, ref: Ref) -> bool:

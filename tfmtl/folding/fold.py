@@ -1,21 +1,28 @@
 """Trained model in, smaller model with the same outputs out."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
-import numpy as np
 
 from tfmtl.folding.facts import Facts, training_only_inputs
 from tfmtl.folding.graph import as_functional, is_graph, record
-from tfmtl.folding.proof import prove
+from tfmtl.folding.inference import as_served
+from tfmtl.folding.merge import merged
+from tfmtl.folding.proof import FoldError, prove
 from tfmtl.folding.rebuild import rebuild
 from tfmtl.folding.rows import made_up_rows
+from tfmtl.layers.checks import positive_int
 
 
 def fold(
     model: keras.Model,
-    inputs: Mapping[str, np.ndarray] | None = None,
+    inputs: Any = None,
     tolerance: float | None = None,
+    tasks: Sequence[str] | None = None,
+    drop_inputs: bool = False,
+    batch_size: int | None = None,
 ) -> keras.Model:
     """Makes the model of what pruning left, and proves that it is the same.
 
@@ -25,6 +32,18 @@ def fold(
     input is a constant: it becomes bias. Works on Functional and Sequential models
     that hold layers with slots, with plain Keras layers between, and looks into
     nested Functional models; what a composite layer holds inside stays as it is.
+
+    What only training needs goes too: dropout, noise and the like. Batch
+    normalisation goes into the kernel beside it, and linear maps that follow each
+    other become one where that costs no more FLOPs:
+
+    ```
+    (x A + a) K + b = x (A K) + (a K + b)
+    ```
+
+    This leaves layers in mixed precision as they are, and does not merge what is
+    frozen with what is trained. Where it alone would make outputs differ by more than
+    the tolerance, nothing is merged.
 
     The result is an ordinary Keras model with the same inputs, those that nobody
     reads any more included (but not the named ones that matter in training alone,
@@ -41,12 +60,23 @@ def fold(
         tolerance: Largest difference allowed per output, relative to the output
             where that exceeds 1. Defaults to 1e-5, to 5e-3 where the model
             computes in float16, and to 5e-2 in bfloat16.
+        tasks: Names of the outputs to keep, of a model whose outputs are a dict; what
+            only others need goes. A later step of a funnel is the probability over
+            all exposures also where the step before is not kept; its conditional is
+            an output of its own, kept only by name. A `MultiTaskModel` has the tasks
+            that are left. Defaults to `None`, all outputs.
+        drop_inputs: Whether inputs of a dict or list that nothing reads any more are
+            left out, which changes the signature that clients see.
+        batch_size: Number of examples that routings are laid out for, as no layout is
+            fastest for all. Defaults to `None`, fast for hundreds without being slow
+            for one.
 
     Returns:
         The folded model.
 
     Raises:
-        ValueError: If the model is not Functional or Sequential.
+        ValueError: If the model is not Functional or Sequential, `tasks` are not
+            names of its outputs, or `batch_size` is not positive.
         FoldError: If an output differs by more than the tolerance, or the model
             itself gives NaN on the rows.
 
@@ -58,13 +88,38 @@ def fold(
         >>> model = keras.Model(inputs, routing(x)[:, 0])
         >>> routing.gate.set_log_alpha([[4.0, -4.0, -4.0, 4.0]])
         >>> folded = tfmtl.folding.fold(model)
-        >>> model.count_params(), folded.count_params()
-        (357, 176)
+        >>> folded.count_params(), folded.count_params() < model.count_params() / 2
+        (176, True)
     """
     given, model = model, as_functional(model)
-    folded = rebuild(given, Facts(record(model)))
-    prove(model, folded, made_up_rows(model) if inputs is None else inputs, tolerance)
+    if batch_size is not None:
+        positive_int("batch_size", batch_size)
+    rows = made_up_rows(model) if inputs is None else inputs
+    graph = as_served(record(model))
+    if tasks is not None:
+        graph = replace(graph, outputs=_named(tasks, graph.outputs))
+    pruned = folded = rebuild(given, Facts(graph), drop_inputs, batch_size)
+    while (smaller := merged(record(folded))) is not None:
+        folded = rebuild(folded, Facts(smaller), drop_inputs, batch_size)
+    try:
+        prove(model, folded, rows, tolerance)
+    except FoldError:
+        if folded is pruned:
+            raise
+        folded = pruned
+        prove(model, folded, rows, tolerance)
     return folded
+
+
+def _named(tasks: Sequence[str], outputs: Any) -> dict[str, Any]:
+    """The outputs of these names, in the model's order."""
+    names = list(outputs) if isinstance(outputs, dict) else []
+    if isinstance(tasks, str) or not tasks or not set(tasks) <= set(names):
+        raise ValueError(
+            "`tasks` should be a list of names of the model's outputs, of "
+            f"{names or 'a dict, which they are not'}. Received: tasks={tasks!r}"
+        )
+    return {name: ref for name, ref in outputs.items() if name in tasks}
 
 
 def without_training_inputs(model: keras.Model) -> keras.Model:

@@ -1,7 +1,7 @@
 """A Functional model as a list of calls, recorded through public Keras API."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,10 @@ class Ref:
     number: int
     shape: tuple[int | None, ...]
     dtype: str
+
+    def of_width(self, width: int | None) -> "Ref":
+        """The same tensor with another size of its last axis."""
+        return replace(self, shape=(*self.shape[:-1], width))
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,20 @@ class Call:
         """The output tensors, flat."""
         return _leaves(self.outputs)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no arguments beside tensors, such as `training=True`."""
+        leaves = _leaves((self.args, self.kwargs))
+        return all(_is_ref(x) or x is None or x is False for x in leaves)
+
+    def renamed(self, refs: Mapping[Ref, Ref]) -> "Call":
+        """The same call with other tensors in some tensors' places."""
+        args, kwargs, outputs = keras.tree.map_structure(
+            lambda leaf: refs.get(leaf, leaf) if _is_ref(leaf) else leaf,
+            (self.args, self.kwargs, self.outputs),
+        )
+        return Call(self.operation, args, kwargs, outputs)
+
     def with_tensors(self, tensors: list[Any]) -> tuple[tuple[Any, ...], dict]:
         """Arguments with `inputs` replaced, one by one, by `tensors`."""
         remaining = iter(tensors)
@@ -52,6 +70,19 @@ class Graph:
     inputs: Any
     calls: list[Call]
     outputs: Any
+
+    def readers(self, ref: Ref) -> list[Call]:
+        """The calls that read a tensor."""
+        return [call for call in self.calls if ref in call.inputs]
+
+    def is_output(self, ref: Ref) -> bool:
+        """Whether a tensor is an output of the model."""
+        return ref in _leaves(self.outputs)
+
+    def with_calls(self, calls: list[Call], refs: Mapping[Ref, Ref]) -> "Graph":
+        """The graph of other calls, with other tensors in some tensors' places."""
+        outputs = keras.tree.map_structure(lambda ref: refs.get(ref, ref), self.outputs)
+        return Graph(self.inputs, [call.renamed(refs) for call in calls], outputs)
 
 
 class _StandIn(keras.Operation):

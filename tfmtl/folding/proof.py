@@ -16,6 +16,8 @@ def prove(
 ) -> dict[str, float]:
     """Compares both models on the same rows.
 
+    The folded model may have fewer inputs, and fewer outputs where they are a dict.
+
     Returns:
         The largest difference per output, relative to the output where that
         exceeds 1.
@@ -26,8 +28,13 @@ def prove(
     if tolerance is None:
         tolerance = rounding(model)
     given = _tensors(model.input, inputs)
+    names = [tensor.name for tensor in keras.tree.flatten(model.input)]
+    columns = dict(zip(names, keras.tree.flatten(given), strict=True))
+    kept = keras.tree.map_structure(lambda tensor: columns[tensor.name], folded.input)
+    got = _named(model, folded(kept, training=False))
     expected = _named(model, model(given, training=False))
-    for name, value in expected.items():
+    for name in got:
+        value = expected[name]
         if not value.size or np.isnan(value).any():
             raise FoldError(
                 "The rows to prove equality on should be at least one, and such that "
@@ -35,9 +42,7 @@ def prove(
                 f"output {name!r} of shape {value.shape} with "
                 f"{int(np.isnan(value).sum())} NaN"
             )
-    given = _tensors(folded.input, inputs)
-    got = _named(model, folded(given, training=False))
-    worst = {name: _difference(expected[name], got[name]) for name in expected}
+    worst = {name: _difference(expected[name], got[name]) for name in got}
     name = max(worst, key=lambda name: np.nan_to_num(worst[name], nan=np.inf))
     if not worst[name] <= tolerance:
         raise FoldError(

@@ -1,6 +1,6 @@
 """What a layer tells about its slots, so that fold can make it smaller."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 import numpy as np
@@ -15,7 +15,9 @@ class SlotLayer(Protocol):
 
     A layer whose folded layer also takes a list of single slots says so by
     `reads_apart`; a folded layer that gains from giving one, by `gains_apart`, and
-    gives it once its `apart` is set.
+    gives it once its `apart` is set. One that has layouts for a batch size has
+    `for_batch(batch_size)`, which returns, like `fold`, the layer in that layout and
+    its outputs in their new order.
 
     Any layer whose input matters in training alone says so by `training_only`: it
     reads nothing, and an input that only such layers read is no input of the folded
@@ -76,3 +78,67 @@ class MixtureLayer(Protocol):
 
     def fold_static(self, weights: np.ndarray) -> keras.layers.Layer:
         """A slot layer of the experts alone, where the weights are constants."""
+
+
+@runtime_checkable
+class ServedLayer(Protocol):
+    """A layer that is simpler in inference than in training."""
+
+    def served(self) -> keras.layers.Layer:
+        """A built layer with the same outputs in inference, or the layer itself.
+
+        Dropout is gone, and batch normalisation is in the kernel before it.
+        """
+
+
+@runtime_checkable
+class KernelLayer(Protocol):
+    """A layer that starts with a kernel, which can take in an affine map before it."""
+
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer | None:
+        """The layer of x where this one is given `x kernel + bias`.
+
+        Args:
+            kernel: `(d, d')`, of the last axis; the same for all slots.
+            bias: `(d',)`.
+
+        Returns:
+            A built layer, or `None` where it cannot take the map in.
+        """
+
+
+@runtime_checkable
+class OpeningLayer(Protocol):
+    """A layer whose first kernel can go into the layer before it."""
+
+    def opening(self) -> tuple[Any, ...] | None:
+        """The first operation and what comes after it.
+
+        ```
+        f(x) = rest(h),   h_k = activation(x_{slots[k]} kernels_k + biases_k)
+        ```
+
+        Returns:
+            `(slots, kernels (k, d, h), biases (k, h), activation, rest)`, where
+            `slots` are `None` and k is 1 where all slots are treated alike, and `rest`
+            is a built layer of h or `None` for h itself; or `None` where the first
+            operation is another.
+        """
+
+
+@runtime_checkable
+class LinearLayer(Protocol):
+    """A layer that can take in the first kernels of the layers behind it."""
+
+    def before(
+        self,
+        slots: list[int],
+        kernels: np.ndarray,
+        biases: np.ndarray,
+        activation: Any,
+    ) -> keras.layers.Layer | None:
+        """The layer followed by the kernels, `h` of an `opening`, on its output slots.
+
+        Returns:
+            A built layer, or `None` where this one is not linear.
+        """

@@ -12,14 +12,21 @@ from tfmtl.folding.graph import Call, Ref, as_functional
 from tfmtl.layers import BroadcastConstant, GatherSlots
 
 
-def rebuild(model: keras.Model, facts: Facts) -> keras.Model:
+def rebuild(
+    model: keras.Model,
+    facts: Facts,
+    drop_inputs: bool = False,
+    batch_size: int | None = None,
+) -> keras.Model:
     """Builds the model of what is kept, with the same inputs and outputs.
 
-    Where the inputs are a dict, those that matter in training alone are left out. A
+    Where the inputs are a dict, those that matter in training alone are left out, and
+    of a dict or list with `drop_inputs` all that reach no output. A
     model class of its own stays the same where it has a method
-    `of_graph(inputs, outputs, name)`, which makes it anew.
+    `of_graph(inputs, outputs, name)`, which makes it anew. Layers that have layouts for
+    a `batch_size` are in that one.
     """
-    builder = _Builder(facts, as_functional(model))
+    builder = _Builder(facts, as_functional(model), drop_inputs, batch_size)
     for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
         if any(facts.kept(ref) for ref in call.results):
             tensors = rule.rebuild(call, builder)
@@ -37,8 +44,15 @@ class _Builder:
     constants filled in.
     """
 
-    def __init__(self, facts: Facts, model: keras.Model) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        model: keras.Model,
+        drop_inputs: bool,
+        batch_size: int | None,
+    ) -> None:
         self.facts = facts
+        self.batch_size = batch_size
         self.inputs = _same_inputs(model)
         self.tensors: dict[Ref, Any] = dict(
             zip(
@@ -47,16 +61,10 @@ class _Builder:
                 strict=True,
             )
         )
-        self.kept_inputs = self.inputs
-        if isinstance(self.inputs, dict):
-            dropped = training_only_inputs(facts.graph)
-            self.kept_inputs = {
-                name: tensor
-                for name, tensor in self.inputs.items()
-                if facts.graph.inputs[name] not in dropped
-            } or self.inputs  # a Keras model has an input
+        self.kept_inputs = self._kept_inputs(drop_inputs)
         self._read: dict[tuple[Ref, tuple[int, ...] | None], Any] = {}
         self._order: dict[Ref, list[int]] = {}
+        self._views: dict[Ref, tuple[Ref, list[int]]] = {}
         self._apart: dict[Ref, dict[int, Any]] = {}
         self._copies: dict[int, keras.Operation] = {}
         self._names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
@@ -77,11 +85,28 @@ class _Builder:
         """The slots that a tensor of the new model holds, in order."""
         if self.facts.slots[ref] is None:
             return list(range(ref.shape[1] or 0))
-        return self._order.get(ref, self.facts.kept(ref))
+        kept = self.facts.kept(ref)
+        if ref in self._views:
+            source, own = self._views[ref]
+            held = self.order(source)
+            return sorted(kept, key=lambda k: held.index(own[k]))
+        return self._order.get(ref, kept)
 
     def set_order(self, ref: Ref, order: list[int]) -> None:
         """Says that a tensor holds its kept slots in another order."""
         self._order[ref] = order
+
+    def set_view(self, ref: Ref, read: Ref, slots: list[int]) -> None:
+        """Says that a tensor's slots are slots of another one, which is read instead.
+
+        Args:
+            ref: The tensor, which needs not be made.
+            read: The other one.
+            slots: Slot of the other for each slot that is kept; else anything.
+        """
+        source, own = self._views.get(read, (read, None))
+        of_read = range(read.shape[1] or 0) if own is None else own
+        self._views[ref] = source, [of_read[k] for k in slots]
 
     def kept_slots(self, refs: list[Ref]) -> list[int]:
         """Kept slots of one tensor with slots, or of several single ones."""
@@ -89,28 +114,29 @@ class _Builder:
             return self.facts.kept(refs[0])
         return [k for k, ref in enumerate(refs) if self.facts.kept(ref)]
 
-    def given(
-        self, refs: list[Ref], wanted: np.ndarray, apart: bool
-    ) -> tuple[list[int], Any]:
-        """What a layer with slots is given: the wanted slots that are not constant.
-
-        Returns:
-            Their indices, and the tensor or list of tensors that holds them.
-        """
+    def varying(self, refs: list[Ref], wanted: np.ndarray) -> list[int]:
+        """The wanted slots that are not constant, in order, of a layer's inputs."""
         facts = self.facts
         if len(refs) > 1:
             constant = np.array([facts.constant[ref][0] for ref in refs])
-            inputs = np.flatnonzero(wanted & ~constant).tolist()
-            return inputs, [self.read(refs[k]) for k in inputs]
+            return np.flatnonzero(wanted & ~constant).tolist()
         [ref] = refs
         if len(ref.shape) == 2:
-            return [0], self.read(ref)
+            return [0]
         constant = facts.constant[ref] if facts.slots[ref] else np.zeros(1, bool)
         varying = wanted & ~constant
-        inputs = [k for k in self.order(ref) if varying[k]]
+        return [k for k in self.order(ref) if varying[k]]
+
+    def given(self, refs: list[Ref], inputs: list[int], apart: bool) -> Any:
+        """The tensor, or list of tensors, that holds slots of a layer's inputs."""
+        if len(refs) > 1:
+            return [self.read(refs[k]) for k in inputs]
+        [ref] = refs
+        if len(ref.shape) == 2:
+            return self.read(ref)
         if apart and ref in self._apart:
-            return inputs, [self._apart[ref][k] for k in inputs]
-        return inputs, self.read(ref, inputs)
+            return [self._apart[ref][k] for k in inputs]
+        return self.read(ref, inputs)
 
     def constants(self, refs: list[Ref]) -> np.ndarray:
         """Values `(slots, width)` where constant, else 0."""
@@ -135,6 +161,9 @@ class _Builder:
         """One slot that is kept, without the slot axis."""
         if ref in self._apart:
             return self._apart[ref][slot]
+        if ref in self._views:
+            source, own = self._views[ref]
+            return self.slot(source, own[slot], name)
         position = self.order(ref).index(slot)
         take = stock.get_item()(name=self._unique(name))
         return take(self.tensors[ref], (slice(None), position))
@@ -145,7 +174,7 @@ class _Builder:
             return self._apart[ref]
         held = self.order(ref)
         apart = stock.unstack()(len(held), axis=1, name=self._unique(name))
-        return dict(zip(held, apart(self.tensors[ref]), strict=True))
+        return dict(zip(held, apart(self.read(ref, held)), strict=True))
 
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Makes a call again, on other tensors."""
@@ -168,25 +197,44 @@ class _Builder:
         layer.name = self._unique(layer.name)
         return layer(tensor)
 
+    def _kept_inputs(self, drop: bool) -> Any:
+        refs: Any = self.facts.graph.inputs
+        unread = training_only_inputs(self.facts.graph)
+        if drop:
+            flat = keras.tree.flatten(refs)
+            unread = {ref for ref in flat if not self.facts.live(ref).any()}
+        if isinstance(refs, dict):
+            kept = {n: x for n, x in self.inputs.items() if refs[n] not in unread}
+            return kept or dict([*self.inputs.items()][:1])  # a Keras model has one
+        if drop and isinstance(refs, list | tuple):
+            pairs = zip(self.inputs, refs, strict=True)
+            return [x for x, ref in pairs if ref not in unread] or self.inputs[:1]
+        return self.inputs
+
     def _gather(self, ref: Ref, wanted: list[int] | None) -> Any:
-        facts = self.facts
-        slots, held = facts.slots[ref], self.order(ref)
+        facts, slots = self.facts, self.facts.slots[ref]
         if slots is None:
             if facts.constant[ref][0]:
                 return self._constant(ref, facts.values(ref))
-            if wanted is None or wanted == held:
+            if wanted is None:
                 return self.tensors[ref]
         wanted = list(range(slots or 0)) if wanted is None else wanted
-        if wanted == held:
-            return self.tensors[ref]
-        if not set(wanted) & set(held):
+        source, own = self._views.get(ref, (ref, range(ref.shape[1] or 0)))
+        held = self.order(source)
+        kept = held if slots is None else facts.kept(ref)
+        indices = [held.index(own[k]) if k in kept else -1 for k in wanted]
+        if indices == list(range(len(held))):
+            return self.tensors[source]
+        if not set(wanted) & set(kept):
             return self._constant(ref, self._values(ref)[wanted])
-        indices = [held.index(k) if k in held else -1 for k in wanted]
-        tensor = self.tensors[ref]
-        layer = GatherSlots(indices, name=self._named(ref, "slots"), dtype=tensor.dtype)
+        tensor = self.tensors[source]
+        name = self._named(ref, "slots")
+        if ref in self._views:
+            name = self._unique(self._producer[ref])
+        layer = GatherSlots(indices, name=name, dtype=tensor.dtype)
         layer.build(tensor.shape)
         if layer.constants is not None:
-            filled = [k for k in wanted if k not in held]
+            filled = [k for k in wanted if k not in kept]
             layer.constants.assign(self._values(ref)[filled])
         return layer(tensor)
 

@@ -86,18 +86,25 @@ class OfSlotLayer(Rule):
     def rebuild(self, call: Call, builder: Any) -> list[Any]:
         outputs = np.array(builder.kept_slots(call.results))
         wanted = self._reads[outputs].any(axis=0)
-        inputs, given = builder.given(call.inputs, wanted, self.reads_apart)
+        inputs = builder.varying(call.inputs, wanted)
+        layer, order = self._fold(call, builder, outputs, np.array(inputs))
+        if layer is None:
+            slots = np.zeros(len(self._reads), int)
+            slots[order] = inputs
+            builder.set_view(call.results[0], call.inputs[0], slots.tolist())
+            return [None]
+        given = builder.given(call.inputs, inputs, self.reads_apart)
         if isinstance(call.args[0], list | tuple) and not isinstance(given, list):
             given = [given]  # a list of one stays a list
-        layer, order = self._fold(call, builder, outputs, np.array(inputs))
+        if builder.batch_size is not None and hasattr(layer, "for_batch"):
+            layer, regrouped = layer.for_batch(builder.batch_size)
+            order = order[regrouped]
         order = order.tolist()
         if len(call.results) > 1:
             apart = dict(zip(order, builder.add(layer, given), strict=True))
             return [apart.get(k) for k in range(len(call.results))]
         [result] = call.results
         builder.set_order(result, order)
-        if layer is None:
-            return [given]
         if getattr(layer, "gains_apart", False) and builder.read_apart_only(result):
             layer.apart = True
             apart = dict(zip(order, builder.add(layer, given), strict=True))
@@ -158,7 +165,8 @@ class OfMixture(Rule):
         layer: Any = self._layer.fold_static(builder.facts.values(weights))
         outputs = np.array(builder.facts.kept(result))
         wanted = layer.slot_reads()[outputs].any(axis=0)
-        inputs, given = builder.given([experts], wanted, apart=False)
+        inputs = builder.varying([experts], wanted)
+        given = builder.given([experts], inputs, apart=False)
         constants = builder.constants([experts])
         folded, order = layer.fold(outputs, np.array(inputs, int), constants)
         builder.set_order(result, order.tolist())
@@ -219,8 +227,8 @@ class Select(Rule):
             return [apart.get(slot) for slot in self._selected]
         [selected] = self._selected
         if isinstance(selected, list):
-            kept = builder.facts.kept(call.results[0])
-            return [builder.read(read, [selected[k] for k in kept])]
+            builder.set_view(call.results[0], read, selected)
+            return [None]
         return [builder.slot(read, selected, call.operation.name)]
 
 

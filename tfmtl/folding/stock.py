@@ -33,6 +33,17 @@ _ELEMENT_WISE_LAYERS = (
     keras.layers.ReLU,
     keras.layers.Subtract,
 )
+_IDENTITIES = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.LayerNormalization,
@@ -53,6 +64,18 @@ _UNARY = (
     ops.tanh,
 )
 _BINARY = (ops.add, ops.divide, ops.maximum, ops.minimum, ops.multiply, ops.subtract)
+
+
+def is_identity(call: Call) -> bool:
+    """Whether a call gives, in inference, the tensor that it reads."""
+    operation: Any = call.operation
+    if not call.is_plain or len(call.inputs) != 1 or len(call.results) != 1:
+        return False
+    if type(operation) is keras.layers.Activation:
+        same = operation.activation is keras.activations.linear
+    else:
+        same = type(operation) in _IDENTITIES  # a subclass may do something else
+    return same and call.inputs[0].dtype == call.results[0].dtype
 
 
 def is_slot_wise(operation: Any, rank: int) -> bool:

@@ -1,15 +1,16 @@
 """A level of parallel experts as one tensor and one kernel per hidden layer."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_slots, positive_int, share, widths
+from tfmtl.layers.checks import entries, known_slots, positive_int, share, widths
 from tfmtl.layers.initializers import own, stacked
-from tfmtl.layers.normalization import check_normalization, normalization
+from tfmtl.layers.normalization import as_affine, check_normalization, normalization
 from tfmtl.ops import experts
 
 Tensor = Any
@@ -82,12 +83,16 @@ class Experts(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.dropout = share("dropout", dropout)
         self.normalization = check_normalization(normalization)
-        self.slots = None if slots is None else [int(slot) for slot in slots]
-        if self.slots is not None and len(self.slots) != self.num_experts:
-            raise ValueError(
-                f"`slots` should be one input slot for each of {self.num_experts} "
-                f"experts. Received: slots={slots!r}"
-            )
+        self.slots: list[int] | None = None
+        if slots is not None:
+            given = entries(slots) or []
+            known = all(isinstance(slot, Integral) for slot in given)
+            if len(given) != self.num_experts or not known:
+                raise ValueError(
+                    f"`slots` should be one input slot for each of {self.num_experts} "
+                    f"experts. Received: slots={slots!r}"
+                )
+            self.slots = [int(slot) for slot in given]
         self._drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy)
 
     def build(self, input_shape: Any) -> None:
@@ -164,27 +169,61 @@ class Experts(keras.layers.Layer):
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same layer with the experts of `outputs` only."""
         slots: list[int] | None = None
-        shape: tuple[Any, ...] = (None, self.kernels[0].shape[1])
         if self._read is not None:
             position = {int(slot): k for k, slot in enumerate(inputs)}
             slots = [position[self._read[e]] for e in outputs]
-            shape = (None, len(inputs), shape[1])
-        smaller = type(self).from_config(
-            {**self.get_config(), "num_experts": len(outputs), "slots": slots}
+        kernels, biases = self._weights()
+        starts = range(0, len(self.normalizations), self.num_experts)
+        smaller = self._remade(
+            [kernel[outputs] for kernel in kernels],
+            [bias[outputs] for bias in biases],
+            [self.normalizations[start + e] for start in starts for e in outputs],
+            len(inputs),
+            num_experts=len(outputs),
+            slots=slots,
         )
-        smaller.build(shape)
-        for old, new in zip(
-            [*self.kernels, *self.biases],
-            [*smaller.kernels, *smaller.biases],
-            strict=True,
-        ):
-            new.assign(ops.convert_to_numpy(old)[outputs])
-        for k, layer in enumerate(smaller.normalizations):
-            level, e = divmod(k, len(outputs))
-            old = self.normalizations[level * self.num_experts + outputs[e]]
-            layer.trainable = old.trainable
-            layer.set_weights(old.get_weights())
         return smaller, outputs
+
+    def served(self) -> keras.layers.Layer:
+        """The same layer without dropout, and batch normalisation in its kernels."""
+        kernels, biases = self._weights()
+        normalizations = self.normalizations
+        config: dict[str, Any] = {"dropout": 0.0}
+        affine = [
+            as_affine(layer, self.kernels[k // self.num_experts])
+            for k, layer in enumerate(normalizations)
+        ]
+        if all(affine):
+            normalizations, config["normalization"] = [], None
+            for k in range(0, len(affine), self.num_experts):
+                pairs: Any = affine[k : k + self.num_experts]
+                scale, shift = (np.stack(part) for part in zip(*pairs, strict=True))
+                level = k // self.num_experts
+                kernels[level] = kernels[level] * scale[:, None]
+                biases[level] = biases[level] * scale + shift
+        if not self.dropout and len(normalizations) == len(affine):
+            return self
+        slots = None if self._read is None else self._input_slots
+        return self._remade(kernels, biases, normalizations, slots, **config)
+
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer:
+        """The same layer of x where its input is `x kernel + bias`."""
+        kernels, biases = self._weights()
+        biases[0] = biases[0] + bias @ kernels[0]
+        kernels[0] = kernel @ kernels[0]
+        slots = None if self._read is None else self._input_slots
+        return self._remade(kernels, biases, self.normalizations, slots)
+
+    def opening(self) -> tuple[Any, ...] | None:
+        """The first hidden layer, as fold takes it apart."""
+        if self._read is None or self.normalization is not None:
+            return None
+        kernels, biases = self._weights()
+        rest = None
+        if len(kernels) > 1:
+            config = {"units": self.units[1:], "slots": None}
+            rest = self._remade(kernels[1:], biases[1:], [], self.num_experts, **config)
+        return self._read, kernels[0], biases[0], self.activation, rest
 
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""
@@ -203,6 +242,34 @@ class Experts(keras.layers.Layer):
             "normalization": self.normalization,
             "slots": self.slots,
         }
+
+    def _weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Kernels and biases per hidden layer."""
+        parts = (self.kernels, self.biases)
+        kernels, biases = ([ops.convert_to_numpy(w) for w in part] for part in parts)
+        return kernels, biases
+
+    def _remade(
+        self,
+        kernels: list[np.ndarray],
+        biases: list[np.ndarray],
+        normalizations: list[keras.layers.Layer],
+        input_slots: int | None,
+        **config: Any,
+    ) -> "Experts":
+        """A layer of these weights, with a configuration that differs by `config`."""
+        layer = type(self).from_config({**self.get_config(), **config})
+        slots = () if self._read is None else (input_slots,)
+        layer.build((None, *slots, kernels[0].shape[1]))
+        for name, values in (("kernels", kernels), ("biases", biases)):
+            last = getattr(self, name)[-len(values) :]
+            for old, new, value in zip(last, getattr(layer, name), values, strict=True):
+                new.assign(value)
+                new.trainable = old.trainable
+        for new, old in zip(layer.normalizations, normalizations, strict=True):
+            new.trainable = old.trainable
+            new.set_weights(old.get_weights())
+        return layer
 
     def _slots_read(self, input_shape: Any) -> list[int] | None:
         if len(input_shape) == 2 and self.slots is None:

@@ -113,6 +113,10 @@ class FieldEmbedding(keras.layers.Layer):
         smaller.embeddings.assign(table[np.concatenate(rows)])
         return smaller, kept
 
+    def num_fields(self) -> int:
+        """Number of fields."""
+        return len(self.sizes)
+
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {

@@ -82,6 +82,7 @@ class PrunedTransformation(keras.layers.Layer):
         constants: np.ndarray,
         *,
         bias: np.ndarray | None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> tuple["PrunedTransformation", np.ndarray]:
         """Builds the layer from a dense kernel.
@@ -93,6 +94,8 @@ class PrunedTransformation(keras.layers.Layer):
             constants: `(j, d)`: the values of slots that are constant, else 0;
                 what they contribute becomes bias.
             bias: `(i, h)` or `None`.
+            batch_size: Number of examples to be fast for, see
+                `tfmtl.ops.grouping.group_outputs`.
             **kwargs: Other arguments of the layer.
 
         Returns:
@@ -100,7 +103,8 @@ class PrunedTransformation(keras.layers.Layer):
         """
         blocks = kernel[inputs][:, :, outputs]
         _, width, _, units = blocks.shape
-        groups = group_outputs(blocks.any(axis=(1, 3)).T, width, units)
+        opened = blocks.any(axis=(1, 3)).T
+        groups = group_outputs(opened, width, units, batch_size)
         kernels = [_block(blocks, reads, computes) for reads, computes in groups]
         outputs = outputs[[i for _, computes in groups for i in computes]]
         new_bias = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
@@ -176,17 +180,80 @@ class PrunedTransformation(keras.layers.Layer):
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing between the slots given only."""
+        return self._laid_out(outputs, inputs, constants, None)
+
+    def for_batch(self, batch_size: int) -> tuple["PrunedTransformation", np.ndarray]:
+        """The same routing in the layout that is fast for a batch size.
+
+        Args:
+            batch_size: Number of examples.
+
+        Returns:
+            The layer, and the outputs in the order in which it gives them.
+        """
+        constants = np.zeros((self.slots, self.width), "f4")
+        every = np.arange(self.num_outputs), np.arange(self.slots)
+        return self._laid_out(*every, constants, batch_size)
+
+    def _laid_out(
+        self,
+        outputs: np.ndarray,
+        inputs: np.ndarray,
+        constants: np.ndarray,
+        batch_size: int | None,
+    ) -> tuple["PrunedTransformation", np.ndarray]:
         return self.of(
             self._dense_kernel(),
             outputs,
             inputs,
             constants,
+            batch_size=batch_size,
             bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
             activation=self.activation,
             apart=self.apart,
             trainable=self.trainable,
             name=self.name,
             dtype=self.dtype_policy,
+        )
+
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer:
+        """The same layer of x where each input slot is `x kernel + bias`."""
+        dense, own = self._dense_kernel().astype("f8"), self._dense_bias()
+        return self._dense(
+            np.einsum("ed,jdih->jeih", kernel, dense),
+            own + np.einsum("d,jdih->ih", bias, dense),
+            self.activation,
+            apart=self.apart,
+        )
+
+    def before(
+        self,
+        slots: list[int],
+        kernels: np.ndarray,
+        biases: np.ndarray,
+        activation: Any,
+    ) -> keras.layers.Layer | None:
+        """The layer with a kernel behind each of some of its outputs.
+
+        ```
+        v_k = activation(u_{slots[k]} kernels_k + biases_k),   u what the layer gives
+        ```
+
+        Args:
+            slots: An output of this layer for each output of the new one.
+            kernels: `(k, h, t)`.
+            biases: `(k, t)`.
+            activation: Of the new layer.
+
+        Returns:
+            The new layer, or `None` where this one is not linear.
+        """
+        if self.activation is not keras.activations.linear:
+            return None
+        dense = self._dense_kernel().astype("f8")[:, :, slots]
+        bias = biases + np.einsum("kh,kht->kt", self._dense_bias()[slots], kernels)
+        return self._dense(
+            np.einsum("jdkh,kht->jdkt", dense, kernels), bias, activation
         )
 
     def connections(self) -> int:
@@ -211,6 +278,32 @@ class PrunedTransformation(keras.layers.Layer):
             "use_bias": self.use_bias,
             "apart": self.apart,
         }
+
+    def _dense_bias(self) -> np.ndarray:
+        if self.bias is None:
+            return np.zeros((self.num_outputs, self.units))
+        return ops.convert_to_numpy(self.bias)
+
+    def _dense(
+        self, kernel: np.ndarray, bias: np.ndarray, activation: Any, apart: bool = False
+    ) -> "PrunedTransformation":
+        """A layer of one group, with the kernel `(j, d, i, h)`; a fold groups it."""
+        j, d, i, h = kernel.shape
+        use_bias = self.use_bias or bool(bias.any())
+        layer = type(self)(
+            [(range(j), range(i))],
+            h,
+            activation=activation,
+            use_bias=use_bias,
+            apart=apart,
+            trainable=self.trainable,
+            name=self.name,
+            dtype=self.dtype_policy,
+        )
+        layer.build((None, j, d))
+        whole = kernel.reshape(j * d, i * h)
+        layer.set_weights([whole, *([bias] if use_bias else [])])
+        return layer
 
     def _side_by_side(self, inputs: Tensor, slots: list[int]) -> Tensor:
         if isinstance(inputs, (list, tuple)):

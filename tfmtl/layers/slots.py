@@ -79,11 +79,11 @@ class GatherSlots(keras.layers.Layer):
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
     ) -> tuple[keras.layers.Layer | None, np.ndarray]:
-        """The selection among the slots given; no layer where it selects all."""
+        """The selection among the slots given; no layer where it gives each once."""
         position = {int(slot): k for k, slot in enumerate(inputs)}
         indices = [position[self.indices[k]] for k in outputs]
-        if indices == list(range(len(inputs))):
-            return None, outputs
+        if sorted(indices) == list(range(len(inputs))):
+            return None, outputs[np.argsort(indices)]
         layer = GatherSlots(indices, name=self.name, dtype=self.dtype_policy)
         return layer, outputs
 

@@ -5,10 +5,16 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tfmtl.layers.checks import positive_int, share, widths
 from tfmtl.layers.initializers import own
-from tfmtl.layers.normalization import check_normalization, normalization
+from tfmtl.layers.normalization import (
+    NORMALIZATIONS,
+    as_affine,
+    check_normalization,
+    normalization,
+)
 
 Tensor = Any
 
@@ -107,10 +113,44 @@ class Tower(keras.layers.Layer):
         """`(batch, output_units)`, float32."""
         return keras.KerasTensor((*inputs.shape[:-1], self.output_units), "float32")
 
+    def served(self) -> keras.layers.Layer:
+        """The same layer without dropout, and batch normalisation in its kernels."""
+        weights, normalizations = self._weights(), self._of_kind(*NORMALIZATIONS)
+        config: dict[str, Any] = {"dropout": 0.0}
+        pairs = zip(normalizations, self._dense_layers(), strict=False)
+        affine = [as_affine(layer, dense.kernel) for layer, dense in pairs]
+        if all(affine):
+            normalizations, config["normalization"] = [], None
+            for k, (scale, shift) in enumerate(filter(None, affine)):
+                kernel, bias = weights[k]
+                weights[k] = kernel * scale, bias * scale + shift
+        if not self.dropout and len(normalizations) == len(affine):
+            return self
+        return self._remade(weights, normalizations, **config)
+
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer | None:
+        """The same layer of x where its input is `x kernel + bias`.
+
+        `None` where it starts with a head of another precision.
+        """
+        weights = self._weights()
+        if self._dense_layers()[0].dtype_policy.name != self.dtype_policy.name:
+            return None
+        first, first_bias = weights[0]
+        weights[0] = kernel @ first, bias @ first + first_bias
+        return self._remade(weights, self._of_kind(*NORMALIZATIONS))
+
+    def opening(self) -> tuple[Any, ...] | None:
+        """The first hidden layer, as fold takes it apart."""
+        if not self.units or self.normalization is not None:
+            return None
+        [(kernel, bias), *others] = self._weights()
+        rest = self._remade(others, [], units=self.units[1:])
+        return None, kernel[None], bias[None], self.activation, rest
+
     def flops(self) -> int:
         """Floating-point operations of the products, per example."""
-        dense = [x for x in self.hidden if isinstance(x, keras.layers.Dense)]
-        return sum(2 * int(np.prod(x.kernel.shape)) for x in [*dense, self.head])
+        return sum(2 * int(np.prod(x.kernel.shape)) for x in self._dense_layers())
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -125,6 +165,37 @@ class Tower(keras.layers.Layer):
             "dropout": self.dropout,
             "normalization": self.normalization,
         }
+
+    def _of_kind(self, *kinds: type) -> list[Any]:
+        return [layer for layer in self.hidden if isinstance(layer, kinds)]
+
+    def _dense_layers(self) -> list[keras.layers.Dense]:
+        return [*self._of_kind(keras.layers.Dense), self.head]
+
+    def _weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Kernel and bias of each hidden layer and the head."""
+        dense = self._dense_layers()
+        return [tuple(map(ops.convert_to_numpy, (x.kernel, x.bias))) for x in dense]
+
+    def _remade(
+        self,
+        weights: list[tuple[np.ndarray, np.ndarray]],
+        normalizations: list[keras.layers.Layer],
+        **config: Any,
+    ) -> "Tower":
+        """A tower of these weights, with a configuration that differs by `config`."""
+        tower = type(self).from_config({**self.get_config(), **config})
+        tower.build((None, weights[0][0].shape[0]))
+        dense = self._dense_layers()[-len(weights) :]
+        for new, old in zip(tower._dense_layers(), dense, strict=True):
+            new.trainable = old.trainable
+        for new, pair in zip(tower._dense_layers(), weights, strict=True):
+            new.set_weights(list(pair))
+        kept = tower._of_kind(*NORMALIZATIONS)
+        for new, layer in zip(kept, normalizations, strict=True):
+            new.trainable = layer.trainable
+            new.set_weights(layer.get_weights())
+        return tower
 
     def _hidden_layer(self, k: int, units: int) -> list[keras.layers.Layer]:
         policy = {"dtype": self.dtype_policy, "trainable": self.trainable}

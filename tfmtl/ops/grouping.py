@@ -15,7 +15,7 @@ _WEIGHTS_READ_PER_SECOND = 2.5e9
 
 
 def group_outputs(
-    open_connections: np.ndarray, width: int, units: int, batch: int = 256
+    open_connections: np.ndarray, width: int, units: int, batch: int | None = None
 ) -> list[Group]:
     """Partitions the outputs of a routing into dense products.
 
@@ -24,15 +24,17 @@ def group_outputs(
     output of the group does not read one of its inputs. One group of everything
     is the dense layer; one group per set of inputs has no zeros but costs more
     operations. Starting from the latter, the pair whose union saves most time at
-    `batch` by a cost model is joined: while it saves any, and beyond that while
-    the groups are slower than the dense layer for a single example, where
-    operations cost more than arithmetic.
+    `batch` by a cost model is joined, while it saves any. No layout is best for
+    every batch: without a `batch` that of 256 is taken, and joined further while it
+    is slower than the dense layer for a single example, where operations cost more
+    than arithmetic.
 
     Args:
         open_connections: Boolean `(outputs, inputs)`; each row has an entry.
         width: Width of an input slot.
         units: Width of an output slot.
-        batch: Number of examples the time is estimated for.
+        batch: Number of examples to be fast for. Defaults to `None`, some hundreds
+            without being slow for one.
 
     Returns:
         Groups, ordered by their first output; each output is in exactly one.
@@ -54,6 +56,7 @@ def group_outputs(
             f"Received: rows without one={np.flatnonzero(~open_connections.any(1))}"
         )
     outputs, inputs = open_connections.shape
+    examples = batch or 256
 
     def seconds(reads: frozenset[int], computes: list[int], batch: int) -> float:
         values = len(reads) * width
@@ -68,8 +71,8 @@ def group_outputs(
 
     def saved(pair: tuple[frozenset[int], frozenset[int]]) -> float:
         a, b = pair
-        apart = seconds(a, groups[a], batch) + seconds(b, groups[b], batch)
-        return apart - seconds(a | b, groups[a] + groups[b], batch)
+        apart = seconds(a, groups[a], examples) + seconds(b, groups[b], examples)
+        return apart - seconds(a | b, groups[a] + groups[b], examples)
 
     groups: dict[frozenset[int], list[int]] = {}
     for output, row in enumerate(open_connections):
@@ -78,7 +81,7 @@ def group_outputs(
     while len(groups) > 1:
         a, b = max(combinations(groups, 2), key=saved)
         single = sum(seconds(*group, 1) for group in groups.items())
-        if saved((a, b)) <= 0 and single <= everything:
+        if saved((a, b)) <= 0 and (batch is not None or single <= everything):
             break
         joined = groups.pop(a) + groups.pop(b)
         groups[a | b] = sorted(joined + groups.get(a | b, []))

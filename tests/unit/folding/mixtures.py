@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from networks import close_gates, streams_of
+from networks import close_gates, head, randomise, streams_of
 
 from tfmtl.layers import (
     DSelectKGate,
@@ -11,7 +11,6 @@ from tfmtl.layers import (
     SoftmaxGate,
     StaticMixture,
     SubNetworkRouting,
-    Tower,
 )
 from tfmtl.models import extraction, fusion
 
@@ -27,13 +26,11 @@ def random_mixture(generator: np.random.Generator, closed: float) -> keras.Model
         )
     x = _level(generator, x, inputs, tasks, "tasks")
     outputs = {
-        f"task_{k}": Tower((3,), name=f"tower_{k}")(stream)
+        f"task_{k}": head(f"tower_{k}")(stream)
         for k, stream in enumerate(streams_of(generator, x, tasks))
     }
     model = keras.Model({"x": inputs}, outputs)
-    for weight in model.trainable_weights:
-        if weight.name in ("z", "alpha") or weight.name.startswith("bias"):
-            weight.assign(generator.normal(size=weight.shape))
+    randomise(model, generator)
     close_gates(model, generator, closed)
     return model
 

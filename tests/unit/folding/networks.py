@@ -6,6 +6,8 @@ import numpy as np
 from tfmtl.layers import Experts, SubNetworkRouting, Tower
 from tfmtl.sparsity import gates
 
+_CONSTANT_AT_FIRST = ("z", "alpha", "beta", "gamma", "moving_mean")
+
 
 def random_network(generator: np.random.Generator, closed: float) -> keras.Model:
     """An SNR of random shape with about a share `closed` of its gates at 0.
@@ -24,15 +26,31 @@ def random_network(generator: np.random.Generator, closed: float) -> keras.Model
         x = _routing(generator, int(count), average, f"level_{level}")(x)
     x = _routing(generator, tasks, average, "tasks")(x)
     outputs = {
-        f"task_{k}": Tower((3,), name=f"tower_{k}")(stream)
+        f"task_{k}": head(f"tower_{k}")(stream)
         for k, stream in enumerate(streams_of(generator, x, tasks))
     }
     model = keras.Model({"x": inputs}, outputs)
-    for weight in model.trainable_weights:
-        if weight.name.startswith("bias"):
-            weight.assign(generator.normal(size=weight.shape))
+    randomise(model, generator)
     close_gates(model, generator, closed)
     return model
+
+
+def head(name: str) -> keras.layers.Layer:
+    """A tower, or layers of float64 to their end where that is the policy."""
+    if keras.config.dtype_policy().name != "float64":
+        return Tower((3,), name=name)
+    return keras.Sequential(
+        [keras.layers.Dense(3, "relu"), keras.layers.Dense(1)], name=name
+    )
+
+
+def randomise(model: keras.Model, generator: np.random.Generator) -> None:
+    """Draws what is constant at the start, statistics of batches included."""
+    for weight in model.weights:
+        if weight.name == "moving_variance":
+            weight.assign(generator.uniform(0.5, 2.0, weight.shape))
+        elif weight.name in _CONSTANT_AT_FIRST or weight.name.startswith("bias"):
+            weight.assign(generator.normal(size=weight.shape))
 
 
 def close_gates(

@@ -350,19 +350,6 @@ def test_a_model_without_a_graph_is_refused():
         fold(Subclassed())
 
 
-def test_the_report_prints_a_table(ranker):
-    set_gates(ranker.get_layer("task_routing"), np.eye(3, 5))
-    lines = str(compare(ranker, fold(ranker))).splitlines()
-    assert lines[0].split() == ["before", "after", "after/before"]
-    assert [line.split()[0] for line in lines[1:]] == [
-        "connections",
-        "sub-networks",
-        "parameters",
-        "bytes",
-        "flops",
-    ]
-
-
 def test_optional_and_named_inputs_keep_their_flags():
     inputs = {
         "x": keras.Input((3,), name="x"),
@@ -543,3 +530,15 @@ def test_one_position_bias_for_two_tasks_and_a_recipe_in_a_model():
     outer = keras.Model(again, model(again))
     for found in (fold(model), without_training_inputs(model), fold(outer)):
         assert list(found.input) == ["x"]
+
+
+def test_slots_that_are_moved_and_filled_in_fold_to_no_more_layers():
+    inputs = keras.Input((3,), name="x")
+    x = Experts(3, 5)(inputs)
+    routing = SubNetworkRouting(4, 5, name="routing")
+    x = keras.ops.take(routing(x), [3, 1, 0, 2], axis=1)
+    model = keras.Model({"x": inputs}, {"t": keras.layers.Flatten()(x)})
+    set_gates(routing, [[1, 0, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0]])
+    folded = fold(model)
+    assert_same(model, folded)
+    assert len(fold(folded).layers) == len(folded.layers)

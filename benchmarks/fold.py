@@ -1,10 +1,11 @@
 """What a folded SNR costs, as a share of the dense network's time.
 
-Two routed levels of 8 sub-networks of width 64 on a dense input of 128. Both
-SavedModels run in TensorFlow's C++ session, alternately, in one process; a cell is
-the median ratio of the pairs: the median over random topologies and their range.
+Two routed levels of 8 sub-networks of width 64 on a dense input of 128, each folded for
+the batch it is timed at (`fold(model, batch_size=…)`). Both SavedModels run in
+TensorFlow's C++ session, alternately, in one process; a cell is the median ratio of the
+pairs: the median over random topologies and their range.
 
-    python benchmarks/routing.py --threads 1
+    python benchmarks/fold.py --threads 1
 """
 
 import argparse
@@ -52,37 +53,45 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--topologies", type=int, default=5)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 512, 4096])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256, 4096])
     parser.add_argument("--closed", type=float, nargs="+", default=[0.5, 0.75, 0.9])
+    parser.add_argument("--no-hint", action="store_true", help="one layout for all")
     options = parser.parse_args()
     rows = np.random.default_rng(0).standard_normal((4096, INPUTS)).astype("float32")
-    print("| closed | parameters | " + " | ".join(f"B={b}" for b in options.batches))
+    heads = " | ".join(f"B={batch}" for batch in options.batches)
+    print(f"| closed | parameters | bytes | {heads} |")
+    print("|---|---|---|" + "---|" * len(options.batches))
     with tempfile.TemporaryDirectory() as folder:
         dense = export(fold(network(0.0, 0)), Path(folder, "dense"))
         for closed in options.closed:
-            parameters, ratios = [], []
+            sizes = []
+            ratios: dict[int, list[float]] = {batch: [] for batch in options.batches}
             for seed in range(options.topologies):
                 model = network(closed, seed)
-                folded = fold(model)
-                written = export(folded, Path(folder, f"{closed}-{seed}"))
-                measured = compare_latency(
-                    dense.path,
-                    written.path,
-                    {"x": rows},
-                    options.batches,
-                    options.repetitions,
-                    threads=options.threads,
-                )
-                parameters.append(compare(model, folded).after.parameters)
-                ratios.append([pair.ratio for pair in measured.values()])
+                for batch in options.batches:
+                    hint = None if options.no_hint else batch
+                    folded = fold(model, batch_size=hint)
+                    written = export(folded, Path(folder, f"{closed}-{seed}-{batch}"))
+                    measured = compare_latency(
+                        dense.path,
+                        written.path,
+                        {"x": rows},
+                        [batch],
+                        options.repetitions,
+                        threads=options.threads,
+                    )
+                    ratios[batch].append(measured[batch].ratio)
+                parameters = compare(model, folded).after.parameters
+                sizes.append((parameters, written.bytes / dense.bytes))
             cells = [
-                f"{np.median(column):.2f} ({min(column):.2f} … {max(column):.2f})"
-                for column in zip(*ratios, strict=True)
+                f"{np.median(found):.2f} ({min(found):.2f} … {max(found):.2f})"
+                for found in ratios.values()
             ]
-            count = f"{int(np.median(parameters)):,}"
-            print(f"| {closed:.0%} | {count} | " + " | ".join(cells), flush=True)
+            count, size = np.median(sizes, axis=0)
+            row = f"| {closed:.0%} | {int(count):,} | {size:.2f} | " + " | ".join(cells)
+            print(f"{row} |", flush=True)
 
 
 if __name__ == "__main__":
