@@ -271,6 +271,7 @@ REGISTRY = [
             "std": [0.5, 2.0],
             "log": [True, False],
             "clip": [[None, 0.5], [-1.0, 1.0]],
+            "missing": [-99.0, None],
         },
         (2,),
     ),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from registry import REGISTRY, set_weights
+from registry import GATE, REGISTRY, set_weights
 
 from tfmtl import layers
 from tfmtl.folding import fold
@@ -118,13 +118,24 @@ def test_compiled_by_xla(entry):
 @each_layer
 def test_training_step_compiled_by_xla(entry):
     model, rows = entry.model(), entry.rows(5)
+    before, trained = model.get_weights(), model.trainable_variables
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(trained)
 
     @tf.function(jit_compile=True)
-    def total(x):
-        y = model({"x": x}, training=True)["y"]
-        return tf.reduce_sum(tf.cast(y, "float32"))
+    def step(x):
+        with tf.GradientTape() as tape:
+            y = model({"x": x}, training=True)["y"]
+            loss = tf.reduce_sum(tf.cast(y, "float32") ** 2) + sum(model.losses)
+        if trained:
+            optimizer.apply(tape.gradient(loss, [weight.value for weight in trained]))
+        return loss
 
-    assert np.isfinite(total(tf.constant(rows)).numpy())
+    assert np.isfinite(step(tf.constant(rows)).numpy())
+    after = model.get_weights()
+    assert all(np.isfinite(weight).all() for weight in after)
+    moved = any(map(np.any, map(np.not_equal, before, after)))
+    assert moved == bool(trained)
 
 
 @each_layer
@@ -140,6 +151,25 @@ def test_gradient_reaches_every_trainable_weight(entry, training):
     for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
         assert gradient is not None, f"{weight.name} is not used"
         assert np.abs(tf.convert_to_tensor(gradient)).sum() > 0, weight.name
+
+
+@pytest.mark.parametrize(  # of tables, no more than the rows that are read
+    "entry",
+    [entry for entry in REGISTRY if entry.input_dtype == "float32"],
+    ids=lambda entry: entry.id,
+)
+def test_gradient_reaches_every_element(entry):
+    model, rows = entry.model(), entry.rows(16)
+    for weight in model.trainable_weights:
+        if weight.name == "theta":  # nearly open, and not clipped
+            weight.assign(np.full(weight.shape, 1 / GATE["rate_multiplier"]))
+        else:  # none of DSelect-k's digits is certain
+            weight.assign(0.2 * keras.ops.convert_to_numpy(weight))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model({"x": rows}, training=False)["y"] ** 2)
+    weights = [weight.value for weight in model.trainable_weights]
+    for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+        assert (keras.ops.convert_to_numpy(gradient) != 0).all(), weight.name
 
 
 @each_layer

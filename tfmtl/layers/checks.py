@@ -1,7 +1,8 @@
 """Checks of layer arguments, with errors that say what was expected and came."""
 
-from collections.abc import Iterable, Mapping
-from numbers import Integral
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,24 +17,46 @@ def positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
+def entries(value: Any) -> list[Any] | None:
+    """The entries of a list or the like; `None` of a single value, as a string is."""
+    if isinstance(value, str):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
+
+
 def widths(name: str, value: Any) -> tuple[int, ...]:
     """Returns one width or several as a tuple of positive integers."""
-    several = value if isinstance(value, Iterable) else (value,)
-    return tuple(positive_int(name, width) for width in several)
+    several = entries(value)
+    found = [value] if several is None else several
+    return tuple(positive_int(name, width) for width in found)
 
 
-def mapping(name: str, value: Any) -> dict[str, Any]:
-    """Returns a copy of `value` where it holds arguments by name."""
-    if not isinstance(value, Mapping):
+def mapping(name: str, value: Any, taken: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns a copy of arguments by name, none of them `taken`; of `None`, none.
+
+    Raises:
+        ValueError: If `value` is no dict, or says what is said elsewhere.
+    """
+    given = {} if value is None else value
+    if not isinstance(given, Mapping) or set(given) & set(taken):
+        but = f", without {', '.join(taken)}, which are set already" if taken else ""
         raise ValueError(
-            f"`{name}` should be a dict of arguments. Received: {name}={value!r}"
+            f"`{name}` should be a dict of arguments{but}. Received: {name}={value!r}"
         )
-    return dict(value)
+    return dict(given)
 
 
-def share(name: str, value: float) -> float:
+def number(value: Any) -> float:
+    """Returns a number; for anything else NaN, for which no comparison holds."""
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def share(name: str, value: Any) -> float:
     """Returns `value` where it is in [0, 1), else raises `ValueError`."""
-    if not 0 <= value < 1:
+    if not 0 <= number(value) < 1:
         raise ValueError(
             f"`{name}` should be at least 0 and less than 1. Received: {name}={value!r}"
         )
@@ -61,6 +84,25 @@ def known_selector(layer: str, num_outputs: int, shape: tuple[Any, ...]) -> None
         )
 
 
+def booleans(name: str, value: Any, rows: int, columns: int | None) -> np.ndarray:
+    """Returns `value` as a matrix of booleans, of any width where `columns` is `None`.
+
+    Raises:
+        ValueError: If the shape is another.
+    """
+    try:
+        matrix = np.asarray(value, bool)
+    except ValueError:  # rows of unlike lengths
+        matrix = np.asarray(False)
+    width = matrix.shape[-1:] if columns is None else (columns,)
+    if matrix.shape != (rows, *width):
+        raise ValueError(
+            f"`{name}` should be booleans of shape {(rows, columns)}. "
+            f"Received: {name}={value!r}"
+        )
+    return matrix
+
+
 def pairs(reads: Any, num_outputs: int, num_inputs: int) -> np.ndarray:
     """Which inputs each output reads, as booleans; all where `reads` is `None`.
 
@@ -69,11 +111,9 @@ def pairs(reads: Any, num_outputs: int, num_inputs: int) -> np.ndarray:
     """
     if reads is None:
         return np.ones((num_outputs, num_inputs), bool)
-    fits = [len(row) for row in reads] == [num_inputs] * num_outputs
-    matrix = np.asarray(reads, bool) if fits else None
-    if matrix is None or not matrix.any(axis=1).all():
+    matrix = booleans("reads", reads, num_outputs, num_inputs)
+    if not matrix.any(axis=1).all():
         raise ValueError(
-            f"`reads` should be booleans of shape {(num_outputs, num_inputs)}, with a "
-            f"true one in every row. Received: reads={reads!r}"
+            f"`reads` should have a true one in every row. Received: reads={reads!r}"
         )
     return matrix

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_selector, pairs, positive_int
-from tfmtl.ops.dselect_k import dselect_k, reachability_penalty, selector_entropy
-from tfmtl.ops.experts import experts
+from tfmtl.layers.checks import known_selector, number, pairs, positive_int
+from tfmtl.ops import dselect_k, spread_pairs
+from tfmtl.ops.dselect_k import reachability_penalty, selector_entropy
+from tfmtl.ops.pairs import pair_index
 
 Tensor = Any
 
@@ -91,11 +92,11 @@ class DSelectKGate(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_outputs = positive_int("num_outputs", num_outputs)
         self.num_experts = positive_int("num_experts", num_experts)
-        if not gamma > 0:
+        if not number(gamma) > 0:
             raise ValueError(
                 f"`gamma` should be greater than 0. Received: gamma={gamma!r}"
             )
-        if not entropy >= 0:
+        if not number(entropy) >= 0:
             raise ValueError(
                 f"`entropy` should be at least 0. Received: entropy={entropy!r}"
             )
@@ -107,19 +108,27 @@ class DSelectKGate(keras.layers.Layer):
         counts = self._pairs.sum(axis=1)
         self._choosing = np.flatnonzero(counts > 1)  # outputs with a choice
         self._counts = counts[self._choosing]
-        self._digits = np.ceil(np.log2(self._counts)).astype(int)
+        digits = np.ceil(np.log2(self._counts)).astype(int)
+        most = digits.max(initial=0)
+        # which of the digits each output has: the last ones
+        self._digits = np.arange(most) >= most - digits[:, None]
+        self._alphas = np.ones((len(self._choosing), 1), bool)
 
     def build(self, input_shape: Any) -> None:
-        """Creates a and b as `alpha` and `z`, and G and W of a per-example gate."""
+        """Creates a and b as `alpha` and `z`, and G and W of a per-example gate.
+
+        Their last axis has the digits of all outputs one after the other, or one
+        `alpha` for each.
+        """
         known_selector("DSelectKGate", self.num_outputs, input_shape)
         self._slots = input_shape[1] if len(input_shape) == 3 else None
         self._width = input_shape[-1]
         self.alpha = self.z = self.alpha_kernel = self.z_kernel = None
         if len(self._choosing):
-            shape = (self.k, int(self._digits.max()))
-            self.z_kernel, self.z = self._linear("z", shape, self.gamma / 100)
+            limit = self.gamma / 100
+            self.z_kernel, self.z = self._linear("z", self._digits, limit)
         if len(self._choosing) and self.k > 1:  # a single selector has all
-            self.alpha_kernel, self.alpha = self._linear("alpha", (self.k,), 0.05)
+            self.alpha_kernel, self.alpha = self._linear("alpha", self._alphas, 0.05)
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -189,9 +198,15 @@ class DSelectKGate(keras.layers.Layer):
         smaller.build((None, *slots, self._width))
         numbers = {int(output): k for k, output in enumerate(self._choosing)}
         rows = [numbers[int(k)] for k in outputs if int(k) in numbers]
-        for new, old in zip(smaller.weights, self.weights, strict=bool(rows)):
-            # the first digits go where only other outputs needed so many
-            new.assign(ops.convert_to_numpy(old)[rows][..., -new.shape[-1] :])
+        digits = pair_index(self._digits)[rows][self._digits[rows]]
+        for new, old, kept in [
+            (smaller.z_kernel, self.z_kernel, digits),
+            (smaller.z, self.z, digits),
+            (smaller.alpha_kernel, self.alpha_kernel, rows),
+            (smaller.alpha, self.alpha, rows),
+        ]:
+            if new is not None:
+                new.assign(ops.convert_to_numpy(old)[..., kept])
         return smaller, outputs
 
     def connections(self) -> int:
@@ -199,9 +214,14 @@ class DSelectKGate(keras.layers.Layer):
         return int(self._pairs.sum())
 
     def flops(self) -> int:
-        """Floating-point operations of the products, per example."""
-        kernels = [k for k in (self.z_kernel, self.alpha_kernel) if k is not None]
-        return sum(2 * int(np.prod(kernel.shape)) for kernel in kernels)
+        """Floating-point operations of the products, per example.
+
+        These are made for as many digits as some output has, with 0 in the kernel
+        where another has fewer.
+        """
+        kernels = [(self.z_kernel, self._digits), (self.alpha_kernel, self._alphas)]
+        made = [there.size for kernel, there in kernels if kernel is not None]
+        return 2 * self._width * self.k * sum(made)
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
@@ -216,12 +236,12 @@ class DSelectKGate(keras.layers.Layer):
             "reads": None if self._pairs.all() else self._pairs.tolist(),
         }
 
-    def _linear(self, name: str, shape: tuple[int, ...], limit: float) -> list[Any]:
-        """Kernel, `None` if static, and constant of values of `shape`."""
-        rows = len(self._choosing)
-        shapes = {name: (rows, *shape)}
+    def _linear(self, name: str, there: np.ndarray, limit: float) -> list[Any]:
+        """Kernel, `None` if static, and constant of the values that are `there`."""
+        shape = (self.k, int(there.sum()))
+        shapes: dict[str, tuple[int, ...]] = {name: shape}
         if self.per_example:
-            shapes = {f"{name}_kernel": (rows, self._width, *shape), **shapes}
+            shapes = {f"{name}_kernel": (self._width, *shape), **shapes}
         weights = [
             self.add_weight(
                 name=weight,
@@ -234,15 +254,20 @@ class DSelectKGate(keras.layers.Layer):
         ]
         return weights if self.per_example else [None, *weights]
 
-    def _values(self, inputs: Tensor, kernel: Any, constant: Any) -> Tensor:
-        values = ops.expand_dims(constant, 0)
+    def _values(
+        self, inputs: Tensor, kernel: Any, constant: Any, there: np.ndarray
+    ) -> Tensor:
+        """Values `(batch, outputs with a choice, k, m)`, 0 where none is `there`."""
+        values = spread_pairs(ops.convert_to_tensor(constant), there)
+        values = ops.expand_dims(ops.transpose(values, (1, 0, 2)), 0)
         if kernel is None:
             return values
         x = ops.cast(inputs, "float32")
         if self._slots is not None and len(self._choosing) < self._slots:
             x = ops.take(x, self._choosing, axis=1)
-        flat = ops.reshape(kernel, (*kernel.shape[:2], -1))
-        return values + ops.reshape(experts(x, flat), (-1, *constant.shape))
+        products = "bd,dkrm->brkm" if self._slots is None else "brd,dkrm->brkm"
+        spread = spread_pairs(ops.convert_to_tensor(kernel), there)
+        return values + ops.einsum(products, x, spread)
 
     def _choose(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weights and selectors `(batch, outputs with a choice, k, numbers)`.
@@ -251,14 +276,13 @@ class DSelectKGate(keras.layers.Layer):
         """
         if self.z is None:
             return ops.convert_to_tensor(self._certain()[None]), None
-        z = self._values(inputs, self.z_kernel, self.z)
+        z = self._values(inputs, self.z_kernel, self.z, self._digits)
         alpha = ops.zeros((1, 1, 1))
         if self.alpha is not None:
-            alpha = self._values(inputs, self.alpha_kernel, self.alpha)
-        digits = z.shape[-1]
-        unused = np.arange(digits) < digits - self._digits[:, None, None]
-        if unused.any():  # an output with fewer experts than another
-            z = ops.where(unused, -self.gamma, z)
+            kernel, constant = self.alpha_kernel, self.alpha
+            alpha = self._values(inputs, kernel, constant, self._alphas)[..., 0]
+        if not self._digits.all():  # an output with fewer experts than another
+            z = ops.where(self._digits[:, None], z, -self.gamma)
         chosen, selectors = dselect_k(alpha, z, int(self._counts.max()), self.gamma)
         return self._spread(chosen), selectors
 
@@ -284,7 +308,7 @@ class DSelectKGate(keras.layers.Layer):
         return np.arange(self._counts.max(initial=0)) < self._counts[:, None]
 
     def _add_penalties(self, selectors: Tensor) -> None:
-        incomplete = self._counts < 2**self._digits
+        incomplete = self._counts < 2 ** self._digits.sum(axis=1)
         if not (self.entropy or incomplete.any()):
             return
         reachable = ops.convert_to_tensor(self._reachable()[:, None].astype("float32"))

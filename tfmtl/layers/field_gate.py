@@ -33,7 +33,7 @@ class FieldGate(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If the input has another number of fields.
+        ValueError: If an argument does not fit, or the number of fields.
 
     Example:
         >>> import keras, tfmtl
@@ -56,7 +56,8 @@ class FieldGate(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.fields = [str(name) for name in fields]
-        self.hard_concrete = mapping("hard_concrete", hard_concrete or {})
+        taken = ("shape", "name", "dtype")
+        self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate."""

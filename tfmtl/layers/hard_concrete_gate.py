@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import positive_int
+from tfmtl.layers.checks import entries, number, positive_int
 from tfmtl.ops import hard_concrete, hard_concrete_sample, open_probability
 
 Tensor = Any
@@ -20,8 +20,8 @@ class L0Penalty(keras.regularizers.Regularizer):
     """The sum of each gate's `l0` times its P(z != 0), as the weight's regulariser.
 
     A negative `l0` pulls a gate open and counts its P(z = 0), so that the penalty is
-    never below 0. Being a property of the weight, it counts once however often the gate is
-    called, and a frozen gate adds nothing. `gate` is public: every gate of a
+    never below 0. Being a property of the weight, it counts once however often the
+    gate is called, and a frozen gate adds nothing. `gate` is public: every gate of a
     model is found through its weights, however deeply it is nested.
 
     Args:
@@ -110,14 +110,15 @@ class HardConcreteGate(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not entries(shape):
+            raise ValueError(f"`shape` should be sizes. Received: shape={shape!r}")
         self.shape = tuple(positive_int("shape", n) for n in shape)
-        _check_range("l0", l0, l0 >= 0, "at least 0")
-        _check_range("beta", beta, beta > 0, "greater than 0")
-        _check_range("gamma", gamma, gamma < 0, "less than 0")
-        _check_range("zeta", zeta, zeta > 1, "greater than 1")
-        _check_range(
-            "rate_multiplier", rate_multiplier, rate_multiplier > 0, "greater than 0"
-        )
+        rate = number(rate_multiplier)
+        _check_range("l0", l0, number(l0) >= 0, "at least 0")
+        _check_range("beta", beta, number(beta) > 0, "greater than 0")
+        _check_range("gamma", gamma, number(gamma) < 0, "less than 0")
+        _check_range("zeta", zeta, number(zeta) > 1, "greater than 1")
+        _check_range("rate_multiplier", rate_multiplier, rate > 0, "greater than 0")
         self.initial_l0 = float(l0)
         self.beta = float(beta)
         self.gamma = float(gamma)

@@ -1,4 +1,4 @@
-"""Initialisation of joined kernels: each sub-network draws its own weights."""
+"""Initialisation: each sub-network, and each copy of a layer, draws its own weights."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -61,6 +61,20 @@ def own(initializer: Any, key: int | str) -> Any:
     if not isinstance(config.get("seed", ""), int | None):
         return initializer
     return type(initializer).from_config(reseeded(config, key))
+
+
+def copy_of(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    """A new layer with the configuration of another and weights of its own.
+
+    Seeds in the configuration, of initialisers or dropout, are replaced by the copy's
+    own, so that no two copies start alike.
+
+    Args:
+        layer: The layer to copy; it is left alone.
+        name: Name of the copy, which decides its seeds.
+    """
+    config = reseeded(layer.get_config(), name)
+    return type(layer).from_config({**config, "name": name})
 
 
 def reseeded(config: Any, key: int | str) -> Any:

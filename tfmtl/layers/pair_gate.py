@@ -9,7 +9,7 @@ from keras import ops
 
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
 from tfmtl.ops import spread_pairs
-from tfmtl.ops.pairs import pair_index
+from tfmtl.ops.pairs import pack_pairs, pair_index
 
 Tensor = Any
 
@@ -44,14 +44,14 @@ class PairGate(HardConcreteGate):
         z = super().call(training)
         some = ops.any(spread_pairs(z, self._pairs) > 0, axis=1, keepdims=True)
         kept = ops.logical_not(some) & self._most_open(self.log_alpha)
-        return ops.where(self._pack(kept), ops.ones_like(z), z)
+        return ops.where(pack_pairs(kept, self._pairs), ops.ones_like(z), z)
 
     def penalised(self, log_alpha: Tensor | None = None) -> Tensor:
         """What the penalty counts of each pair: nothing of a row's most open one."""
         if log_alpha is None:
             log_alpha = self.log_alpha
         probability = self.open_probability(log_alpha)
-        free = self._pack(self._most_open(log_alpha))
+        free = pack_pairs(self._most_open(log_alpha), self._pairs)
         return ops.where(free, ops.zeros_like(probability), probability)
 
     def of_inputs(self) -> list[np.ndarray]:
@@ -69,6 +69,3 @@ class PairGate(HardConcreteGate):
         """Booleans `(outputs, experts)`: each row's first largest log_alpha."""
         matrix = ops.where(self._pairs, spread_pairs(log_alpha, self._pairs), -np.inf)
         return ops.one_hot(ops.argmax(matrix, axis=1), self._pairs.shape[1]) > 0
-
-    def _pack(self, matrix: Tensor) -> Tensor:
-        return ops.take(ops.reshape(matrix, (-1,)), np.flatnonzero(self._pairs))

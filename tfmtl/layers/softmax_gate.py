@@ -87,7 +87,8 @@ class SoftmaxGate(keras.layers.Layer):
         self.dropout = share("dropout", dropout)
         self.hard_concrete = None
         if hard_concrete is not None:
-            self.hard_concrete = mapping("hard_concrete", hard_concrete)
+            taken = ("reads", "shape", "name", "dtype")
+            self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed_generator = keras.random.SeedGenerator()
@@ -202,8 +203,11 @@ class SoftmaxGate(keras.layers.Layer):
         return int(self._pairs.sum())
 
     def flops(self) -> int:
-        """Floating-point operations of the products, per example."""
-        return 0 if self.kernel is None else 2 * int(np.prod(self.kernel.shape))
+        """Floating-point operations of the products, per example.
+
+        These are made for all pairs, with 0 in the kernel where there is none.
+        """
+        return 0 if self.kernel is None else 2 * self._width * self._pairs.size
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

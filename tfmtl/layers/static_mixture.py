@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_slots, positive_int
+from tfmtl.layers.checks import booleans, known_slots, positive_int
 from tfmtl.ops import route_average, spread_pairs
+from tfmtl.ops.pairs import pack_pairs
 
 Tensor = Any
 
@@ -61,7 +62,9 @@ class StaticMixture(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.num_outputs = positive_int("num_outputs", num_outputs)
-        self.reads = None if reads is None else np.asarray(reads, bool).tolist()
+        self.reads = None
+        if reads is not None:
+            self.reads = booleans("reads", reads, self.num_outputs, None).tolist()
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.mixing_initializer = keras.initializers.get(mixing_initializer)
@@ -98,12 +101,7 @@ class StaticMixture(keras.layers.Layer):
         slots, self.width = known_slots("StaticMixture", input_shape)
         self._pairs = np.ones((self.num_outputs, slots), bool)
         if self.reads is not None:
-            self._pairs = np.array(self.reads, bool)
-        if self._pairs.shape != (self.num_outputs, slots):
-            raise ValueError(
-                "`reads` should be booleans of shape "
-                f"{(self.num_outputs, slots)}. Received: reads={self.reads!r}"
-            )
+            self._pairs = booleans("reads", self.reads, self.num_outputs, slots)
         self.z = self.add_weight(
             name="z",
             shape=(int(self._pairs.sum()),),
@@ -186,5 +184,4 @@ class StaticMixture(keras.layers.Layer):
 
     def _initial_weights(self, shape: Any, dtype: Any = None) -> Tensor:
         matrix = self.mixing_initializer(self._pairs.shape, dtype=dtype)
-        pair = np.flatnonzero(self._pairs)
-        return ops.take(ops.reshape(matrix, (-1,)), pair, axis=0)
+        return pack_pairs(matrix, self._pairs)

@@ -95,7 +95,8 @@ class SubNetworkRouting(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.hard_concrete = mapping("hard_concrete", hard_concrete or {})
+        taken = ("shape", "name", "dtype")
+        self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate, the kernel of a transformation and the bias."""

@@ -8,6 +8,7 @@ import numpy as np
 from tfmtl.features import Encoder, encode, encode_apart
 from tfmtl.features.specs import Feature
 from tfmtl.layers import StaticMixture
+from tfmtl.layers.checks import number
 from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
@@ -15,9 +16,7 @@ from tfmtl.models.parts import (
     Units,
     assemble,
     check_levels,
-    check_unused,
-    check_widths,
-    copy_of,
+    count,
     parallel_experts,
 )
 from tfmtl.tasks.task import Task, check_tasks
@@ -143,7 +142,8 @@ def cross_stitch(
         features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         levels: Width of a stream per level; several widths for several layers
-            between two mixtures.
+            between two mixtures. Streams given as layers keep their own
+            widths, one level for each entry.
         streams: A list of Keras layers, one for each task: in every level, task k's
             network is a copy of layer k. Defaults to MLPs of the widths of `levels`.
         own_share: Weight of a task's own stream at the start.
@@ -169,13 +169,14 @@ def cross_stitch(
     2016, eq. 1, with one weight for all units of a stream.
     """
     check_tasks(tasks)
-    check_levels(levels)
-    if not 0 <= own_share <= 1:
+    levels = check_levels(levels)
+    if not 0 <= number(own_share) <= 1:
         raise ValueError(
             f"`own_share` should be from 0 to 1. Received: own_share={own_share!r}"
         )
     size = len(tasks)
-    if streams is not None and (isinstance(streams, int) or len(streams) != size):
+    experts = size if streams is None else streams
+    if not isinstance(streams, list | tuple | None) or count(experts) != size:
         raise ValueError(
             f"`streams` should be a list of Keras layers, one for each of {size} "
             f"tasks. Received: streams={streams!r}"
@@ -186,7 +187,6 @@ def cross_stitch(
     np.fill_diagonal(mixing, own_share)
     for level, units in enumerate(levels, 1):
         slots = None if level == 1 else range(size)
-        experts = size if streams is None else streams
         x = parallel_experts(x, experts, units, slots, expert, f"level_{level}")
         x = StaticMixture(
             size,
@@ -203,9 +203,5 @@ def _single(
     name: str,
 ) -> Tensor:
     """The output of one network, `(batch, d)`."""
-    if isinstance(bottom, keras.layers.Layer):
-        check_unused(expert)
-        output = copy_of(bottom, name)(x)
-        check_widths([output])
-        return output
-    return parallel_experts(x, 1, bottom, None, expert, name)[:, 0]
+    experts = [bottom] if isinstance(bottom, keras.layers.Layer) else 1
+    return parallel_experts(x, experts, bottom, None, expert, name)[:, 0]

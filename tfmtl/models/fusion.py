@@ -26,7 +26,8 @@ def with_score(
         The model with the further output; compile it before it trains on.
 
     Raises:
-        ValueError: If an output has the name, or a weight is that of no output.
+        ValueError: If an output has the name, or a weight is that of no output, or of
+            one with several columns.
 
     Example:
         >>> import tfmtl

@@ -12,6 +12,7 @@ from tfmtl.models.parts import (
     Arguments,
     ExpertList,
     Gate,
+    Tensor,
     Units,
     assemble,
     check_levels,
@@ -47,10 +48,12 @@ def mmoe(
         experts: Number of experts per level, or a list of unlike Keras layers, of
             which each level gets copies.
         levels: Width of an expert per level; several widths for an expert of
-            several layers, as in `[(256, 128)]`.
+            several layers, as in `[(256, 128)]`. Experts given as layers keep their
+            own widths, one level for each entry.
         gate: Arguments of the `SoftmaxGate`s, for example `{"dropout": 0.1}` against
             polarisation or `{"hard_concrete": {"l0": 1e-3}}` to prune; or another
-            gate's class, such as `DSelectKGate`.
+            gate's class, such as `DSelectKGate`, or a function that makes a gate as
+            that class does.
         expert: Further arguments of `Experts`.
         tower: Arguments of each task's `Tower`.
         name: Name of the model.
@@ -75,9 +78,11 @@ def mmoe(
     et al., RecSys 2019; several levels as in the comparisons of Ma et al., AAAI
     2019, and Tang et al., RecSys 2020.
     """
-    return _mixture(
-        features, tasks, len(tasks), experts, levels, gate, expert, tower, name
-    )
+    check_tasks(tasks)
+    inputs, x = encode(features)
+    mixed = _mixture(x, len(tasks), experts, levels, gate, expert)
+    streams = keras.ops.unstack(mixed, len(tasks), axis=1)
+    return assemble(inputs, streams, tasks, tower, name)
 
 
 def omoe(
@@ -124,33 +129,28 @@ def omoe(
     Source: Ma et al., KDD 2018 (OMoE); Jacobs et al., "Adaptive Mixtures of Local
     Experts", 1991.
     """
-    return _mixture(features, tasks, 1, experts, levels, gate, expert, tower, name)
+    check_tasks(tasks)
+    inputs, x = encode(features)
+    [mixed] = keras.ops.unstack(_mixture(x, 1, experts, levels, gate, expert), axis=1)
+    return assemble(inputs, [mixed] * len(tasks), tasks, tower, name)
 
 
 def _mixture(
-    features: Sequence[Feature] | Encoder,
-    tasks: Sequence[Task],
+    x: Tensor,
     num_gates: int,
     experts: ExpertList,
     levels: Sequence[Units],
     gate: Gate | None,
     expert: Arguments | None,
-    tower: Arguments | None,
-    name: str,
-) -> MultiTaskModel:
-    check_tasks(tasks)
-    check_levels(levels)
-    inputs, x = encode(features)
+) -> Tensor:
+    """Mixtures of the last level's experts, `(batch, num_gates, d)`."""
+    first, *upper = check_levels(levels)
     size = count(experts)
-    stack = parallel_experts(x, experts, levels[0], None, expert, "level_1")
-    for level, units in enumerate(levels[1:], 2):
+    stack = parallel_experts(x, experts, first, None, expert, "level_1")
+    for level, units in enumerate(upper, 2):
         own_name = f"level_{level}"
         weights = make_gate(gate, size, size, f"{own_name}_gate")(x)
         mixed = Mixture(name=f"{own_name}_mixture")([stack, weights])
         stack = parallel_experts(mixed, experts, units, range(size), expert, own_name)
     weights = make_gate(gate, num_gates, size, "task_gate")(x)
-    mixed = Mixture(name="task_mixture")([stack, weights])
-    streams = keras.ops.unstack(mixed, num_gates, axis=1)
-    if num_gates == 1:
-        streams = streams * len(tasks)
-    return assemble(inputs, streams, tasks, tower, name)
+    return Mixture(name="task_mixture")([stack, weights])

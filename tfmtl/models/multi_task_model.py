@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,11 +10,15 @@ import numpy as np
 
 from tfmtl.balancing.balancer import Balancer, EndOfEpoch
 from tfmtl.features import check_columns
+from tfmtl.layers.gates import gates
+from tfmtl.tasks.arrays import check_arrays, row_weights
 from tfmtl.tasks.labels import complete_labels
 from tfmtl.tasks.objectives import Objectives
 from tfmtl.tasks.task import Task, check_tasks
 
 Tensor = Any
+
+_BALANCING = "balancing_"  # before the names of what balancing remembers, in a file
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -59,6 +64,7 @@ class MultiTaskModel(keras.Model):
 
     _objectives: Any = None  # Objectives, of a model compiled without losses
     _balancer: Balancer | None = None
+    _sparsity: Sequence[keras.callbacks.Callback] = ()
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any
@@ -87,8 +93,21 @@ class MultiTaskModel(keras.Model):
         return {} if self._objectives is None else self._objectives.weights
 
     def of_graph(self, inputs: Any, outputs: Any, name: str) -> "MultiTaskModel":
-        """The model of another graph for the same tasks, as a fold makes it."""
-        return type(self)(inputs, outputs, name=name, tasks=self._tasks)
+        """The model of another graph, as a fold makes it, for the tasks that it has.
+
+        A step of a funnel comes after the nearest step before it that is a task still;
+        it is over all exposures in any case.
+        """
+        after = {task.name: task.after for task in self._tasks}
+        kept = []
+        for task in self._tasks:
+            if task.name not in outputs:
+                continue
+            before = task.after
+            while before is not None and before not in outputs:
+                before = after[before]
+            kept.append(task if before == task.after else replace(task, after=before))
+        return type(self)(inputs, outputs, name=name, tasks=kept)
 
     def compile(
         self,
@@ -99,6 +118,7 @@ class MultiTaskModel(keras.Model):
         weighted_metrics: Any = None,
         balancing: Any = None,
         shared: Sequence[str] | None = None,
+        sparsity: Any = None,
         **kwargs: Any,
     ) -> None:
         """Sets how the model trains.
@@ -113,9 +133,14 @@ class MultiTaskModel(keras.Model):
                 since all metrics of tasks do.
             balancing: How tasks are kept from fighting: a method of gradient surgery
                 of `tfmtl.balancing`, a rule of loss weighting, or a list of one of
-                each. Defaults to `None`, the plain sum. On TensorFlow.
+                each. Defaults to `None`, the plain sum. On TensorFlow. An optimizer
+                that accumulates gradients gets the mean of what surgery makes of each
+                batch, not surgery of the mean.
             shared: Names of the layers whose gradients surgery looks at. Defaults to
                 `None`, all that two or more tasks reach.
+            sparsity: How gates are closed: a `tfmtl.sparsity.Target`, an `L0Ramp`, or
+                a list of several, for layers of their own. No weight decay applies to
+                gates then. Defaults to `None`, no pressure beyond the gates' own `l0`.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
@@ -123,6 +148,8 @@ class MultiTaskModel(keras.Model):
                 task, or the tasks cannot be balanced.
         """
         self._objectives = self._balancer = None
+        self._sparsity = _callbacks("sparsity", sparsity)
+        optimizer = _without_decay_of_gates(self, keras.optimizers.get(optimizer))
         if loss is not None and balancing is not None:
             raise ValueError(
                 "`balancing` should be given without `loss`, for the losses of tasks. "
@@ -151,20 +178,33 @@ class MultiTaskModel(keras.Model):
             self._balancer = Balancer(self, names, balancing, shared)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As of a Keras model; columns that do not fit are named."""
+        """As of a Keras model; columns and labels that do not fit are named.
+
+        With arrays `sample_weight` may have some of the tasks, the others' being 1,
+        and `class_weight` is `{task: {value of its label: weight}}`.
+        """
         fit = super().fit
-        given = inspect.signature(fit).bind(self._columns(x), *args, **kwargs).arguments
+        given = inspect.signature(fit).bind(x, *args, **kwargs).arguments
+        given = self._of_arrays(given)
         validation = given.get("validation_data")
         if isinstance(validation, tuple):
-            given["validation_data"] = (self._columns(validation[0]), *validation[1:])
+            names = ("x", "y", "sample_weight")
+            of_arrays = self._of_arrays(dict(zip(names, validation, strict=False)))
+            given["validation_data"] = tuple(of_arrays.values())
+        added = list(self._sparsity)
         if self._balancer is not None and self._balancer.needs_epochs:
+            added.append(EndOfEpoch(self._balancer))
+        if added:
             callbacks = filter(None, keras.tree.flatten(given.get("callbacks")))
-            given["callbacks"] = [*callbacks, EndOfEpoch(self._balancer)]
+            given["callbacks"] = [*added, *callbacks]
         return fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As of a Keras model; columns that do not fit are named."""
-        return super().evaluate(self._columns(x), *args, **kwargs)
+        """As of a Keras model; columns and labels that do not fit are named."""
+        evaluate = super().evaluate
+        given = inspect.signature(evaluate).bind(x, *args, **kwargs).arguments
+        given |= given.pop("kwargs", {})
+        return evaluate(**self._of_arrays(given))
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """As of a Keras model; columns that do not fit are named."""
@@ -242,10 +282,34 @@ class MultiTaskModel(keras.Model):
     def get_compile_config(self) -> dict[str, Any]:
         """Arguments of `compile`, serialisable."""
         config = super().get_compile_config()
+        if not self.compiled:
+            return config
+        sparsity = keras.saving.serialize_keras_object(list(self._sparsity))
+        config["sparsity"] = sparsity
         if self._objectives is None:
             return config
         balanced = keras.saving.serialize_keras_object(dict(self._balanced_by))
         return {**config, **self._objectives.get_config(), **balanced}
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves, beside the layers, what balancing remembers."""
+        super().save_own_variables(store)
+        for name, variable in self._remembered.items():
+            store[name] = variable
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads, beside the layers, what balancing remembers, where it is there."""
+        saved = {name: store[name] for name in store.keys()}
+        for name, variable in self._remembered.items():
+            if name in saved:
+                variable.assign(saved[name])
+        own = {n: v for n, v in saved.items() if not n.startswith(_BALANCING)}
+        super().load_own_variables(own)
+
+    @property
+    def _remembered(self) -> dict[str, keras.Variable]:
+        found = {} if self._balancer is None else self._balancer.variables
+        return {f"{_BALANCING}{name}": variable for name, variable in found.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles with the arguments of `get_compile_config`; not without tasks."""
@@ -258,6 +322,27 @@ class MultiTaskModel(keras.Model):
         """Graph and tasks, serialisable."""
         tasks = keras.saving.serialize_keras_object(list(self._tasks))
         return {**super().get_config(), "tasks": tasks}
+
+    def _of_arrays(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of `fit`, their columns and labels checked, weights as of Keras."""
+        x, y = self._columns(given.get("x")), given.get("y")
+        weights = given.get("sample_weight"), given.get("class_weight")
+        if self._objectives is None:
+            return {**given, "x": x}
+        if y is not None:
+            check_arrays(self._tasks, y)
+            by_row = row_weights(self._tasks, x, y, *weights)
+            rest = {
+                name: value for name, value in given.items() if name != "class_weight"
+            }
+            return {**rest, "x": x, "sample_weight": by_row}
+        if weights[1] and len(self._tasks) > 1:
+            raise ValueError(
+                "`class_weight` should be given with arrays of labels; a dataset may "
+                "have weights by task name as the third element of its batches. "
+                f"Received: class_weight={weights[1]!r}"
+            )
+        return {**given, "x": x}
 
     def _columns(self, x: Any) -> Any:
         """Checks columns, or what a dataset says of them; strings become tensors."""
@@ -280,6 +365,26 @@ class MultiTaskModel(keras.Model):
         model = super().from_config(graph, custom_objects)
         model._tasks = tuple(_deserialized(config.get("tasks", ()), custom_objects))
         return model
+
+
+def _callbacks(name: str, given: Any) -> list[keras.callbacks.Callback]:
+    several = given if isinstance(given, list | tuple) else [given]
+    found = [callback for callback in several if callback is not None]
+    if not all(isinstance(callback, keras.callbacks.Callback) for callback in found):
+        raise ValueError(
+            f"`{name}` should be a Target, an L0Ramp, or a list of these. "
+            f"Received: {name}={given!r}"
+        )
+    return found
+
+
+def _without_decay_of_gates(model: keras.Model, optimizer: Any) -> Any:
+    """The optimizer, which leaves the gates alone when it decays weights."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    thetas = [gate.theta for gate in gates(model)]
+    if thetas and not inner.built:
+        inner.exclude_from_weight_decay(var_list=thetas)
+    return optimizer
 
 
 def _readable(column: Any) -> Any:

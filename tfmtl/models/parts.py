@@ -1,6 +1,6 @@
 """What recipes have in common: experts, gates, towers, and how they are named."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +13,8 @@ from tfmtl.layers import (
     SoftmaxGate,
     Tower,
 )
-from tfmtl.layers.initializers import reseeded
+from tfmtl.layers.checks import entries, mapping
+from tfmtl.layers.initializers import copy_of, reseeded
 from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.tasks.task import Task
 
@@ -22,7 +23,7 @@ Arguments = Mapping[str, Any]
 Units = int | Sequence[int]
 # A number of equal experts, or unlike ones as layers to make copies of.
 ExpertList = int | Sequence[keras.layers.Layer]
-# Arguments of a `SoftmaxGate`, or what makes a gate as that class does.
+# Arguments of a `SoftmaxGate`, or what makes a gate as that class does; it is copied.
 Gate = Arguments | Callable[..., keras.layers.Layer]
 
 _EXPERTS = "Experts should be a number, or a list of Keras layers."
@@ -52,6 +53,9 @@ def parallel_experts(
         return Experts(size, units, slots=slots, name=name, **given)(inputs)
     if not experts:
         raise ValueError(f"{_EXPERTS} Received: {experts!r}")
+    for template in experts:
+        if not isinstance(template, keras.layers.Layer):
+            raise ValueError(f"{_EXPERTS} Received: {template!r}")
     check_unused(expert)
     read = [inputs] * size
     if slots is not None:
@@ -60,7 +64,7 @@ def parallel_experts(
         copy_of(template, f"{name}_{k}")(x)
         for k, (template, x) in enumerate(zip(experts, read, strict=True), 1)
     ]
-    check_widths(outputs)
+    check_widths([tuple(getattr(y, "shape", ())) for y in outputs])
     return keras.ops.stack(outputs, axis=1)
 
 
@@ -73,13 +77,12 @@ def check_unused(expert: Arguments | None) -> None:
         )
 
 
-def check_widths(outputs: Sequence[Tensor]) -> None:
-    """Raises `ValueError` unless all are of one shape `(batch, d)`."""
-    shapes = [tuple(getattr(y, "shape", ())) for y in outputs]
+def check_widths(shapes: Sequence[tuple[Any, ...]]) -> None:
+    """Raises `ValueError` unless all experts have outputs `(batch, d)` of one d."""
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise ValueError(
-            "Experts given as layers should all have outputs of one shape (batch, d). "
-            f"Received: shapes={shapes}"
+            "Experts of a level should all have outputs of one shape (batch, d). "
+            f"Received: shapes={list(shapes)}"
         )
 
 
@@ -96,18 +99,6 @@ def count(experts: ExpertList) -> int:
     raise ValueError(f"{_EXPERTS} Received: {experts!r}")
 
 
-def copy_of(template: keras.layers.Layer, name: str) -> keras.layers.Layer:
-    """A new layer with the configuration of another and weights of its own.
-
-    Seeds in the configuration, of initialisers or dropout, are replaced by the copy's
-    own, so that no two copies start alike.
-    """
-    if not isinstance(template, keras.layers.Layer):
-        raise ValueError(f"{_EXPERTS} Received: {template!r}")
-    config = reseeded(template.get_config(), name)
-    return type(template).from_config({**config, "name": name})
-
-
 def arguments(
     kind: str, given: Arguments | None, name: str, taken: Sequence[str]
 ) -> dict[str, Any]:
@@ -122,13 +113,7 @@ def arguments(
     Raises:
         ValueError: If they are no dict, or say what the recipe says.
     """
-    taken = (*taken, "name")
-    if not isinstance(given or {}, Mapping) or set(given or {}) & set(taken):
-        raise ValueError(
-            f"`{kind}` should be a dict of arguments, without {', '.join(taken)}, "
-            f"which the recipe sets. Received: {kind}={given!r}"
-        )
-    return reseeded(dict(given or {}), name)
+    return reseeded(mapping(kind, given, (*taken, "name")), name)
 
 
 def make_gate(
@@ -138,15 +123,32 @@ def make_gate(
     name: str,
     reads: Sequence[Sequence[bool]] | None = None,
 ) -> keras.layers.Layer:
-    """A gate as a recipe's `gate` says: arguments, or what makes one."""
-    made = isinstance(gate, keras.layers.Layer)
-    if made or not isinstance(gate, Mapping | Callable | None):
+    """A gate as a recipe's `gate` says, with seeds of its own.
+
+    Args:
+        gate: Arguments of a `SoftmaxGate`, or what makes a layer, which is copied.
+        num_outputs: Number of gates.
+        num_experts: Number of experts.
+        name: Name of the layer, which decides its seeds.
+        reads: Which experts each gate weighs. Defaults to all.
+
+    Raises:
+        ValueError: If `gate` is neither, or makes no layer.
+    """
+    is_layer = isinstance(gate, keras.layers.Layer)
+    if is_layer or not isinstance(gate, Mapping | Callable | None):
         raise ValueError(
             "`gate` should be a dict of arguments of SoftmaxGate, or a class or "
             f"function that makes a gate. Received: gate={gate!r}"
         )
     if callable(gate):
-        return gate(num_outputs, num_experts, reads=reads, name=name)
+        made = gate(num_outputs, num_experts, reads=reads, name=name)
+        if not isinstance(made, keras.layers.Layer):
+            raise ValueError(
+                f"`gate` should make a Keras layer. Received: gate={gate!r}, which "
+                f"made {made!r}"
+            )
+        return copy_of(made, name)
     given = arguments("gate", gate, name, ("num_outputs", "num_experts", "reads"))
     return SoftmaxGate(num_outputs, num_experts, reads=reads, name=name, **given)
 
@@ -209,10 +211,16 @@ def _prediction(
     return score(add([logit, bias(inputs[position.column])]))
 
 
-def check_levels(levels: Sequence[Units]) -> None:
-    """Raises `ValueError` unless there is a level of experts."""
-    if isinstance(levels, str) or not isinstance(levels, Iterable) or not len(levels):
+def check_levels(levels: Any) -> list[Units]:
+    """The widths of each level's experts, as a list.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    found = entries(levels)
+    if not found:
         raise ValueError(
             "`levels` should be the widths of an expert for each level, one or more. "
             f"Received: levels={levels!r}"
         )
+    return found

@@ -20,6 +20,7 @@ from tfmtl.models.parts import (
     assemble,
     check_levels,
     check_unused,
+    check_widths,
     count,
     make_gate,
     parallel_experts,
@@ -57,7 +58,8 @@ def extraction(
         specific: Own experts of each task: a number, which may be 0 and differ from
             task to task, or a list of unlike Keras layers of which copies are made.
         shared: Shared experts, likewise; with 0 there is no shared module.
-        units: Width of an expert, or widths of its layers.
+        units: Width of an expert, or widths of its layers; experts given as layers
+            keep their own.
         last: Whether the level is the last one, without a shared stream.
         gate: Arguments of the `SoftmaxGate`, or another gate's class.
         expert: Further arguments of `Experts`.
@@ -121,7 +123,8 @@ def fusion(
         inputs: x, or the streams of the level below, the shared one last.
         specific: Own experts of each task: a number, or a list of Keras layers.
         shared: Shared experts, likewise. Defaults to 0 (AdaTT-sp).
-        units: Width of an expert, or widths of its layers.
+        units: Width of an expert, or widths of its layers; experts given as layers
+            keep their own.
         last: Whether the level is the last one, without a shared stream.
         gate: Arguments of the `SoftmaxGate`, or another gate's class.
         expert: Further arguments of `Experts`.
@@ -210,7 +213,8 @@ def ple(
             differ, as in `{"click": 3, "like": 1}`.
         shared: Shared experts per level, likewise; 0 for none.
         levels: Width of an expert per level; several widths for an expert of
-            several layers.
+            several layers. Experts given as layers keep their own widths, one level
+            for each entry.
         gate: Arguments of the `SoftmaxGate`s, for example `{"dropout": 0.1}` or
             `{"hard_concrete": {"l0": 1e-3}}`; or another gate's class.
         expert: Further arguments of `Experts`.
@@ -236,8 +240,11 @@ def ple(
     Source: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task
     Learning (MTL) Model for Personalized Recommendations", RecSys 2020.
     """
-    level = partial(extraction, gate=gate, expert=expert)
-    return _layered(level, features, tasks, specific, shared, levels, tower, name)
+    check_tasks(tasks)
+    own = _of_each(specific, tasks)
+    inputs, x = encode(features)
+    level = partial(extraction, specific=own, shared=shared, gate=gate, expert=expert)
+    return assemble(inputs, _streams(x, level, levels), tasks, tower, name)
 
 
 def cgc(
@@ -258,7 +265,8 @@ def cgc(
         tasks: Tasks; they name the outputs.
         specific: Own experts of a task; see `ple`.
         shared: Shared experts; see `ple`.
-        units: Width of an expert, or widths of its layers.
+        units: Width of an expert, or widths of its layers; experts given as layers
+            keep their own.
         gate: Arguments of the `SoftmaxGate`, or another gate's class.
         expert: Further arguments of `Experts`.
         tower: Arguments of each task's `Tower`.
@@ -326,29 +334,21 @@ def adatt(
     Source: Li et al., "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask
     Learning in Recommendations", KDD 2023.
     """
-    level = partial(fusion, gate=gate, expert=expert)
-    return _layered(level, features, tasks, specific, shared, levels, tower, name)
-
-
-def _layered(
-    level_of: Callable[..., Tensor],
-    features: Sequence[Feature] | Encoder,
-    tasks: Sequence[Task],
-    specific: Specific,
-    shared: ExpertList,
-    levels: Sequence[Units],
-    tower: Arguments | None,
-    name: str,
-) -> MultiTaskModel:
     check_tasks(tasks)
-    check_levels(levels)
     own = _of_each(specific, tasks)
     inputs, x = encode(features)
-    for level, units in enumerate(levels, 1):
-        last = level == len(levels)
-        x = level_of(x, own, shared, units, last=last, name=f"level_{level}")
-    streams = keras.ops.unstack(x, len(tasks), axis=1)
-    return assemble(inputs, streams, tasks, tower, name)
+    level = partial(fusion, specific=own, shared=shared, gate=gate, expert=expert)
+    return assemble(inputs, _streams(x, level, levels), tasks, tower, name)
+
+
+def _streams(
+    x: Tensor, level: Callable[..., Tensor], levels: Sequence[Units]
+) -> list[Tensor]:
+    """The streams of the towers: levels one after the other, of the widths given."""
+    widths = check_levels(levels)
+    for k, units in enumerate(widths, 1):
+        x = level(x, units=units, last=k == len(widths), name=f"level_{k}")
+    return keras.ops.unstack(x, axis=1)
 
 
 def _of_each(specific: Specific, tasks: Sequence[Task]) -> list[ExpertList]:
@@ -413,6 +413,7 @@ def _experts(
         )
         if size
     ]
+    check_widths([(part.shape[0], *part.shape[2:]) for part in parts])
     return keras.ops.concatenate(parts, axis=1)
 
 

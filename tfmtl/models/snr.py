@@ -1,12 +1,15 @@
 """Sub-network routing as a recipe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import keras
 
 from tfmtl.features import Encoder, encode
 from tfmtl.features.specs import Feature
 from tfmtl.layers import SubNetworkRouting
+from tfmtl.layers.checks import entries, share
 from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
@@ -26,7 +29,7 @@ def snr(
     levels: Sequence[tuple[ExpertList, int]] = ((6, 48), (6, 32)),
     kind: str = "transformation",
     dropout: float = 0.0,
-    hard_concrete: Arguments | None = None,
+    routing: Arguments | None = None,
     expert: Arguments | None = None,
     tower: Arguments | None = None,
     name: str = "snr",
@@ -49,12 +52,13 @@ def snr(
         levels: `(number of sub-networks, width)` per level, from the input on; the
             average keeps the width, so that there all widths are equal. In place of
             the number, a list of unlike Keras layers: a copy of each is a
-            sub-network, on x in the first level, and on what routing passes to it,
-            of that width, in the others.
+            sub-network and keeps its own width. It reads x in the first level, and
+            what routing passes to it, of the width given, in the others.
         kind: `"transformation"` (SNR-Trans) or `"average"` (SNR-Aver).
         dropout: Share of values dropped after each level, in training.
-        hard_concrete: Arguments of the `HardConcreteGate`s, for example
-            `{"beta": 0.5}`.
+        routing: Further arguments of the levels' `SubNetworkRouting`, for example
+            `{"hard_concrete": {"beta": 0.5}}`. They are ReLU layers with a bias
+            unless it says otherwise.
         expert: Further arguments of the first level's `Experts`.
         tower: Arguments of each task's `Tower`.
         name: Name of the model.
@@ -79,43 +83,41 @@ def snr(
     in Multi-Task Learning", AAAI 2019.
     """
     check_tasks(tasks)
-    _check_levels(levels, kind)
+    pairs = _check_levels(levels, kind)
+    dropout = share("dropout", dropout)
     inputs, x = encode(features)
-    for level, (experts, units) in enumerate(levels, 1):
+    for level, (experts, units) in enumerate(pairs, 1):
         own_name, size = f"level_{level}", count(experts)
         if level == 1:
             x = parallel_experts(x, experts, units, None, expert, own_name)
         else:
-            x = _routing(size, units, kind, hard_concrete, own_name)(x)
+            x = _routing(size, units, kind, routing, own_name)(x)
         if level > 1 and isinstance(experts, list | tuple):
             passed = f"{own_name}_expert"
             x = parallel_experts(x, experts, units, range(size), None, passed)
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"level_{level}_dropout")(x)
     width = x.shape[-1]
-    x = _routing(len(tasks), width, kind, hard_concrete, "task_routing")(x)
+    x = _routing(len(tasks), width, kind, routing, "task_routing")(x)
     streams: list[Tensor] = keras.ops.unstack(x, len(tasks), axis=1)
     return assemble(inputs, streams, tasks, tower, name)
 
 
 def _routing(
-    outputs: int, units: int, kind: str, hard_concrete: Arguments | None, name: str
+    outputs: int, units: int, kind: str, routing: Arguments | None, name: str
 ) -> SubNetworkRouting:
-    return SubNetworkRouting(
-        outputs,
-        units if kind == "transformation" else None,
-        kind,
-        activation="relu",
-        use_bias=True,
-        hard_concrete=arguments("hard_concrete", hard_concrete, name, ("shape",)),
-        name=name,
-    )
+    taken = ("num_outputs", "units", "kind")
+    given = arguments("routing", routing, name, taken)
+    width = units if kind == "transformation" else None
+    given = {"activation": "relu", "use_bias": True, **given}
+    return SubNetworkRouting(outputs, width, kind, name=name, **given)
 
 
-def _check_levels(levels: Sequence[tuple[ExpertList, int]], kind: str) -> None:
-    pairs = list(levels) if isinstance(levels, Iterable) else []
-    fits = [isinstance(pair, Iterable) and len(pair) == 2 for pair in pairs]
-    if not fits or not all(fits):
+def _check_levels(levels: Any, kind: str) -> list[list[Any]]:
+    """The levels as a list of `[experts, width]`."""
+    pairs = [entries(pair) or [] for pair in entries(levels) or []]
+    fits = [len(pair) == 2 and isinstance(pair[1], Integral) for pair in pairs]
+    if not pairs or not all(fits):
         raise ValueError(
             "`levels` should be one or more pairs (number of sub-networks, width). "
             f"Received: levels={levels}"
@@ -125,3 +127,4 @@ def _check_levels(levels: Sequence[tuple[ExpertList, int]], kind: str) -> None:
             "`levels` should have one width where kind='average', which keeps its "
             f"input's width. Received: levels={levels}"
         )
+    return pairs

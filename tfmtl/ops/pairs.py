@@ -28,6 +28,29 @@ def pair_index(reads: np.ndarray) -> np.ndarray:
     return np.where(reads, numbers.reshape(reads.shape), reads.sum())
 
 
+def pack_pairs(matrix: Tensor, reads: np.ndarray) -> Tensor:
+    """Takes the values of the pairs that exist out of a matrix.
+
+    Args:
+        matrix: `(..., outputs, inputs)`.
+        reads: Booleans `(outputs, inputs)`: which pairs exist.
+
+    Returns:
+        `(..., pairs)`, row by row.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras import ops
+        >>> from tfmtl.ops.pairs import pack_pairs
+        >>> reads = np.array([[True, False], [True, True]])
+        >>> packed = pack_pairs(ops.array([[5.0, 0.0], [6.0, 7.0]]), reads)
+        >>> ops.convert_to_numpy(packed).tolist()
+        [5.0, 6.0, 7.0]
+    """
+    flat = ops.reshape(matrix, (*matrix.shape[:-2], reads.size))
+    return ops.take(flat, np.flatnonzero(reads), axis=-1)
+
+
 def spread_pairs(packed: Tensor, reads: np.ndarray) -> Tensor:
     """Puts the last axis of packed values where their pairs are, 0 elsewhere.
 

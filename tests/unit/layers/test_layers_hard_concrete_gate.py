@@ -186,7 +186,7 @@ def test_l0_changes_the_loss_without_retracing(jit_compile):
     data = np.ones((8, 4), "f4"), np.zeros((8, 1), "f4")
     first = model.fit(*data, verbose=0).history["loss"][0]
     traced = columns.traced
-    columns.gate.l0.assign(2.0)
+    columns.gate.set_l0(2.0)
     second = model.fit(*data, verbose=0).history["loss"][0]
     assert columns.traced == traced
     assert first == 0
@@ -232,6 +232,14 @@ def test_without_the_multiplier_none_closes(noise_and_signal):
         (
             {"rate_multiplier": 0},
             "`rate_multiplier` should be greater than 0. Received: rate_multiplier=0",
+        ),
+        (
+            {"shape": 3},
+            "`shape` should be sizes. Received: shape=3",
+        ),
+        (
+            {"beta": "a"},
+            "`beta` should be greater than 0. Received: beta='a'",
         ),
         (
             {"shape": (2, 0)},

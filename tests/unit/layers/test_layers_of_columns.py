@@ -78,12 +78,30 @@ def test_standardize_refuses():
     with pytest.raises(ValueError) as error:
         layers.Standardize([0.0, 1.0], [1.0], [False])
     assert str(error.value) == (
-        "`mean`, `std`, `log` and `clip` should have one entry per column. Received "
-        "lengths: 2, 1, 1, 2"
+        "`mean`, `std`, `log` should have one entry per column. Received: "
+        "lengths={'mean': 2, 'std': 1, 'log': 1}"
     )
     with pytest.raises(ValueError) as error:
         layers.Standardize([0.0], [0.0], [False])
     assert str(error.value) == "`std` should be greater than 0. Received: std=[0.0]"
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_standardize_keeps_within_a_thousand_deviations(policy):
+    x = np.array([[3e38, -1e5], [-3e38, 1e5], [np.nan, np.inf], [0.0, -2.0]], "f4")
+    layer = layers.Standardize([-3e38, 0.0], [0.1, 1e-3], [False] * 2, dtype=policy)
+    y = keras.ops.convert_to_numpy(layer(x)).astype("f4")
+    assert y.tolist() == [[1e3, -1e3], [0.0, 1e3], [0.0, 0.0], [1e3, -1e3]]
+
+
+def test_standardize_reads_a_number_of_each_column_as_missing():
+    layer = layers.Standardize(
+        [1.0, 1.0], [2.0, 2.0], [True] * 2, [(0, 9)] * 2, missing=[-1.0, None]
+    )
+    layer = layers.Standardize.from_config(layer.get_config())
+    x = np.array([[-1.0, -1.0], [np.e - 1, np.e**3 - 1]], "f4")
+    y = keras.ops.convert_to_numpy(layer(x))
+    np.testing.assert_allclose(y, [[0.0, -0.5], [0.0, (np.log(10) - 1) / 2]], atol=1e-6)
 
 
 @pytest.mark.parametrize("column", [[1.0, 1.0], [2.0, 1.0]])

@@ -9,7 +9,7 @@ from tfmtl.features import Numeric
 from tfmtl.folding import fold
 from tfmtl.layers import ScoreFusion
 from tfmtl.serving import export, run_in_cpp_session
-from tfmtl.tasks import Binary, LogNormal, Position
+from tfmtl.tasks import Binary, LogNormal, MultiLabel, Position
 
 FEATURES = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
 TASKS = [
@@ -135,6 +135,13 @@ def test_score_is_float32_in_mixed_precision():
     np.testing.assert_allclose(outputs["score"], score("sum", outputs), rtol=1e-5)
 
 
+def test_product_of_what_is_not_above_0():
+    fusion = ScoreFusion({"a": 0.5, "b": -1.0}, "product")
+    p = {"a": np.array([[-1.0], [4.0], [4.0]]), "b": np.array([[1.0], [-1.0], [0.5]])}
+    y = keras.ops.convert_to_numpy(fusion(p))
+    np.testing.assert_allclose(y, [[1e-6], [2e12], [4.0]], rtol=1e-5)
+
+
 def message(function, *arguments, **named):
     with pytest.raises(ValueError) as error:
         function(*arguments, **named)
@@ -184,4 +191,14 @@ def test_prediction_that_is_not_given(inputs, read):
     assert message(ScoreFusion({"a": 1.0}), inputs) == (
         "ScoreFusion should be called on a dict of predictions, with those of ['a']. "
         f"Received: {read}"
+    )
+
+
+@pytest.mark.parametrize("weights", [{"a": 1.0, "t": 2.0}, {"t": 2.0, "a": 1.0}])
+def test_prediction_of_several_columns(weights):
+    tasks = [Binary("a"), MultiLabel("t", num_labels=3)]
+    model = models.shared_bottom(FEATURES, tasks)
+    assert message(models.with_score, model, weights) == (
+        "ScoreFusion should be called on predictions of shape (batch, 1). "
+        "Received: shapes={'t': (None, 3)}"
     )

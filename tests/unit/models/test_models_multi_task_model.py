@@ -272,16 +272,63 @@ def test_weights_by_task_name(weighted):
     expected = expected_losses(model, x, y, {"a": np.ones(12), **given})
     batches = weighted_batches(x, y, given)
     assert_losses(model.fit(batches, shuffle=False, verbose=0).history, expected)
+    fitted = model.fit(
+        x, y, sample_weight=given, validation_data=(x, y, given), verbose=0
+    ).history
+    assert_losses(fitted, expected)
+    validated = {name[4:]: v for name, v in fitted.items() if "val_" in name}
+    assert_losses(validated, expected)
+    assert_losses(evaluated(model, x, y, sample_weight=given), expected)
 
 
-def test_class_weights_of_a_single_task():
+def test_weight_of_a_row_without_label_may_be_nan():
+    model, x, y = compiled(optimizer=keras.optimizers.SGD(0.0)), rows(), labels()
+    y["b"][::3] = NAN
+    w = np.where(np.isnan(y["b"]), NAN, 2.0)
+    expected = expected_losses(model, x, y)
+    fitted = model.fit(x, y, sample_weight={"b": w}, verbose=0).history
+    assert_losses(fitted, expected)
+    assert np.isfinite([*fitted["loss"], *fitted["b_rmse"]]).all()
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("labels_by_name", [False, True])
+def test_class_weights_of_a_single_task(by_name, labels_by_name):
     model = compiled([Binary("a")], keras.optimizers.SGD(0.0))
     x, y = rows(), labels()["a"]
     weights = {0: 1.0, 1: 4.0}
-    history = model.fit(x, y, class_weight=weights, verbose=0, batch_size=5).history
+    history = model.fit(
+        x,
+        {"a": y} if labels_by_name else y,
+        class_weight={"a": weights} if by_name else weights,
+        verbose=0,
+        batch_size=5,
+    ).history
     w, p = np.where(y == 1, 4.0, 1.0), predictions(model, x)["a"][:, 0]
     expected = np.average(log_loss(y, p), weights=w)
     np.testing.assert_allclose(history["a_loss"], expected, rtol=1e-5)
+
+
+def test_class_weights_by_task_name():
+    tasks = [Binary("a"), Binary("b", after="a"), MultiLabel("t", num_labels=2)]
+    model, x = compiled(tasks, keras.optimizers.SGD(0.0)), rows()
+    a = np.resize([0.0, 1.0, 1.0], 12)
+    topics = np.stack([a, 1 - a], axis=1)
+    y = {"a": a, "b": np.where(a == 1, 1.0, NAN), "t": topics}
+    w = np.random.default_rng(0).uniform(0, 2, 12)
+    classes = {"b": {0: 3.0}, "t": {1: 5.0}}
+    history = model.fit(
+        x, y, sample_weight=w, class_weight=classes, verbose=0, batch_size=12
+    ).history
+    p = predictions(model, x)
+    for name, label, weights in (
+        ("a", a, w),
+        ("b", a, w * np.where(a == 1, 1.0, 3.0)),
+        ("t", topics, w[:, None] * np.where(topics == 1, 5.0, 1.0)),
+    ):
+        losses = log_loss(label, p[name].reshape(label.shape))
+        expected = np.average(losses, weights=weights)
+        np.testing.assert_allclose(history[f"{name}_loss"], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("where", ["a", "taken", "seen"])
@@ -593,9 +640,10 @@ READ = "Labels should be given by name for tasks among ['a', 'b']. Received: "
 @pytest.mark.parametrize(
     "given, expected",
     [
-        (None, READ + "labels=[]"),
+        (None, READ + "NoneType"),
         ({}, READ + "labels=[]"),
-        (ONES, READ + "labels=[]"),
+        (ONES, READ + "ndarray"),
+        ([ONES, ONES], READ + "list"),
         ({"c": ONES}, READ + "labels=['c']"),
         ({"a": ONES, "c": ONES}, READ + "labels=['a', 'c']"),
         ({"seen": ONES}, READ + "labels=['seen']"),
@@ -618,10 +666,84 @@ def test_labels_that_do_not_fit(given, expected):
     assert message(model.compute_loss, rows(), given, outputs) == expected
 
 
+def test_text_in_a_batch_of_labels():
+    model, given = compiled(), {"a": tf.constant(["0"] * 12)}
+    assert message(model.compute_loss, rows(), given, model(rows())) == (
+        "The label of task 'a' should be numbers. Received: dtype=string"
+    )
+
+
 def test_no_label_of_a_single_task():
     model = compiled([Binary("a")])
     assert message(model.fit, rows(), verbose=0) == (
-        "Labels should be given by name for tasks among ['a']. Received: labels=[]"
+        "Labels should be given by name for tasks among ['a']. Received: NoneType"
+    )
+
+
+@pytest.mark.parametrize(
+    "task, label, expected",
+    [
+        (Binary("a"), ["0", "1"], "numbers. Received: dtype=<U1"),
+        (Binary("a"), [0, 5], "from 0 to 1, or missing. Received: from 0 to 5"),
+        (
+            MultiLabel("a", num_labels=2),
+            [[0.0, 1.5]],
+            "from 0 to 1, or missing. Received: from 0 to 1.5",
+        ),
+        (
+            Count("a", missing=-2.0),
+            [NAN, -2.0, -1.0],
+            "from 0 to inf, or missing. Received: from -1 to -1",
+        ),
+        (
+            MultiClass("a", num_classes=3),
+            [0, 7],
+            "from 0 to 2, or missing. Received: from 0 to 7",
+        ),
+        (
+            Ordinal("a", num_levels=3),
+            [-1, 1],
+            "from 0 to 2, or missing. Received: from -1 to 1",
+        ),
+    ],
+)
+def test_label_that_the_task_cannot_have(task, label, expected):
+    model, label = compiled([task]), np.asarray(label)
+    label = np.resize(label, (12, *label.shape[1:]))
+    for function in (model.fit, model.evaluate):
+        assert message(function, rows(), {"a": label}, verbose=0) == (
+            f"The label of task 'a' should be {expected}"
+        )
+
+
+def test_labels_in_a_list():
+    assert message(compiled().fit, rows(), [ONES, ONES], verbose=0) == READ + "list"
+
+
+@pytest.mark.parametrize("argument", ["sample_weight", "class_weight"])
+def test_weights_not_by_task_name(argument):
+    given = {argument: {"c": {0: 1.0}}, "verbose": 0}
+    assert message(compiled().fit, rows(), labels(), **given) == (
+        f"`{argument}` should be a dict by task name, of ['a', 'b']. "
+        f"Received: {argument}=['c']"
+    )
+
+
+def test_weights_of_a_dataset_not_by_task_name():
+    batches = weighted_batches(rows(), labels(), {"c": ONES})
+    assert message(compiled().fit, batches, shuffle=False, verbose=0) == (
+        "`sample_weight` should be a dict by task name, of ['a', 'b']. "
+        "Received: sample_weight=['c']"
+    )
+
+
+def test_class_weights_of_a_dataset():
+    batches = weighted_batches(rows(), labels(), {"a": ONES})
+    given = {"a": {0: 1.0}}
+    assert message(compiled().fit, batches, class_weight=given, verbose=0) == (
+        "`class_weight` should be given with arrays of labels; a dataset may have "
+        "weights by task name as the third element of its batches. "
+        "Received: class_weight={'a': {0: 1.0}}"
     )
 
 
@@ -657,7 +779,7 @@ def test_where_is_not_found(where, expected):
 def test_arguments_not_by_task_name(argument, given):
     assert message(network().compile, **{argument: given}) == (
         f"`{argument}` should be a dict by task name, of ['a', 'b']. "
-        f"Received: {argument}={given!r}"
+        f"Received: {argument}={[*given]}"
     )
 
 

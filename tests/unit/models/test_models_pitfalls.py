@@ -491,10 +491,8 @@ def test_noise_is_no_weight(name):
 
 @pytest.fixture(scope="module", params=["snr", "snr average", "mmoe", "ple"])
 def with_gates(request):
-    arguments = {"hard_concrete": {"l0": 0.5}}
-    if "snr" not in request.param:
-        arguments = {"gate": arguments}
-    return network(request.param, **arguments)
+    given = "routing" if "snr" in request.param else "gate"
+    return network(request.param, **{given: {"hard_concrete": {"l0": 0.5}}})
 
 
 def test_penalty_is_a_sum_over_all_gates(with_gates):
@@ -556,6 +554,22 @@ def test_seeded_pairs_draw_their_own_noise_at_every_level(name):
         assert not np.allclose(a[:size], b[:size])
 
 
+@pytest.mark.parametrize("name", ["ple", "adatt"])
+def test_seeded_gates_that_a_function_makes_are_unlike_at_every_level(name):
+    gate = functools.partial(
+        layers.SoftmaxGate,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=7),
+        hard_concrete={"seed": 1},
+    )
+    made = layers_of(network(name, gate=gate, levels=[4, 4, 4]), layers.SoftmaxGate)
+    for a, b in itertools.combinations(made, 2):
+        count = min(a.kernel.shape[1], b.kernel.shape[1])
+        kernels = [values(own.kernel)[:, :count] for own in (a, b)]
+        assert not np.allclose(*kernels)
+        draws = [values(own.gate(training=True))[:count] for own in (a, b)]
+        assert not np.allclose(*draws)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_gate_that_closes_all_pairs_keeps_the_last(training):
     gate = layers.SoftmaxGate(2, 3, hard_concrete={"beta": 1e-3})
@@ -571,7 +585,7 @@ def test_penalty_counts_pairs_beyond_one_of_each_output():
     gate = layers.SoftmaxGate(3, 3, [[1, 1, 1], [1, 0, 1], [0, 1, 0]], hard_concrete={})
     gate.build((None, 4))
     gate.gate.set_log_alpha([2, 1, 0, -1, 3])
-    gate.gate.l0.assign(0.5)
+    gate.gate.set_l0(0.5)
     p = values(gate.gate.open_probability())
     [penalty] = gate.losses
     np.testing.assert_allclose(penalty, 0.5 * (p[1] + p[2] + p[3]), rtol=1e-6)

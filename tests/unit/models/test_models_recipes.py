@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import keras_rs
 import numpy as np
 import pytest
 
@@ -174,64 +175,92 @@ def test_fit_as_a_graph():
 # Unlike experts
 
 
-def unlike(count=2, units=4):
-    """A Dense layer, two of them as a network, and a layer of ours."""
+@keras.saving.register_keras_serializable(package="tfmtl_tests")
+class Scaled(keras.layers.Layer):
+    """A layer of one's own: each column times a weight."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(
+            name="scale", shape=(input_shape[-1],), initializer="random_normal"
+        )
+
+    def call(self, inputs):
+        return self.scale * inputs
+
+
+def unlike(count=5):
+    """A cross, a layer of one's own, a network, one of our layers, and a Dense."""
     dense = keras.layers.Dense
-    two = keras.Sequential([dense(5, "tanh"), dense(units, "relu")])
-    return [dense(units, "relu"), two, layers.Tower((3,), units)][:count]
+    return [
+        keras_rs.layers.FeatureCross(),
+        Scaled(),
+        keras.Sequential([dense(5, "tanh"), dense(3, "relu")]),
+        layers.Tower((4,), 3),
+        dense(3, "relu"),
+    ][:count]
 
 
 UNLIKE = {
-    "single_task": lambda: {"bottom": unlike()[1]},
+    "single_task": lambda: {"bottom": unlike()[0]},
     "shared_bottom": lambda: {"bottom": unlike()[1]},
-    "omoe": lambda: {"experts": unlike(3)},
-    "mmoe": lambda: {"experts": unlike(3), "levels": [4, 4]},
-    "snr": lambda: {"levels": [(unlike(), 4), (unlike(), 4)]},
-    "snr average": lambda: {"levels": [(unlike(), 4), (unlike(), 4)]},
-    "cgc": lambda: {"specific": {**OWN, "ab": unlike()}, "shared": unlike(1)},
+    "omoe": lambda: {"experts": unlike()},
+    "mmoe": lambda: {"experts": unlike(), "levels": [3, 3]},
+    "snr": lambda: {"levels": [(unlike(), 3), (unlike(), 3)]},
+    "snr average": lambda: {"levels": [(unlike(2), 3), (unlike(2), 3)]},
+    "cgc": lambda: {
+        "specific": {**OWN, "ab": unlike()},
+        "shared": unlike(1),
+        "units": 3,
+    },
     "ple": lambda: {
         "specific": {"a": unlike(), "ab": 1, "shared_x": 0},
-        "shared": unlike(),
-        "levels": [4, 4],
+        "shared": unlike(2),
+        "levels": [3, 3],
     },
-    "adatt": lambda: {"specific": unlike(), "levels": [4, 4]},
-    "adatt shared": lambda: {"specific": {**OWN, "a": unlike()}, "shared": unlike(1)},
-    "cross_stitch": lambda: {"streams": unlike(3), "levels": [4, 4]},
+    "adatt": lambda: {"specific": unlike(2), "levels": [3, 3]},
+    "adatt shared": lambda: {
+        "specific": {**OWN, "a": unlike()},
+        "shared": unlike(1),
+        "levels": [3],
+    },
+    "cross_stitch": lambda: {"streams": unlike(3), "levels": [3, 3]},
 }
 
 
-IN_A_FILE = ["single_task", "snr", "ple"]
-
-
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in IN_A_FILE])
-def test_unlike_experts(name):
+@each_recipe
+def test_unlike_experts(name, tmp_path):
     model = network(name, **UNLIKE[name]())
-    assert list(answers(model)) == NAMES
     assert len({weight.path for weight in model.weights}) == len(model.weights)
-
-
-@pytest.mark.parametrize("name", IN_A_FILE)
-def test_unlike_experts_in_a_keras_file(name, tmp_path):
-    model = network(name, **UNLIKE[name]())
+    expected = answers(model)
     model.save(tmp_path / "model.keras")
     reloaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    expected, got = answers(model), answers(reloaded)
-    assert list(got) == NAMES
-    for task in NAMES:
-        np.testing.assert_array_equal(got[task], expected[task])
+    for other, tolerance in [(reloaded, 0), (fold(model), 1e-6)]:
+        got = answers(other)
+        assert list(got) == NAMES
+        for task in NAMES:
+            np.testing.assert_allclose(
+                got[task], expected[task], rtol=0, atol=tolerance
+            )
 
 
 def test_layers_that_were_given_are_left_alone():
-    given = unlike(3)
+    given = unlike()
     network("mmoe", experts=given)
-    assert [layer.built for layer in given] == [False] * 3
+    assert [layer.built for layer in given] == [False] * len(given)
 
 
 def test_each_stream_of_cross_stitch_has_its_own_layer_in_every_level():
-    model = network("cross_stitch", streams=unlike(3), levels=[4, 4])
+    given = unlike(3)
+    model = network("cross_stitch", streams=given, levels=[3, 3])
     for level in (1, 2):
         kinds = [type(model.get_layer(f"level_{level}_{k}")) for k in (1, 2, 3)]
-        assert kinds == [keras.layers.Dense, keras.Sequential, layers.Tower]
+        assert kinds == [type(layer) for layer in given]
+
+
+@pytest.mark.parametrize("levels", [[7], [7, (7, 8)]])
+def test_unlike_experts_keep_their_own_widths(levels):
+    model = network("mmoe", experts=unlike(), levels=levels)
+    assert model.get_layer("task_mixture").output.shape == (None, 3, 3)
 
 
 @pytest.mark.parametrize("name", ["ple", "adatt"])
@@ -265,7 +294,8 @@ def half_closed(model):
 def experts_of(model):
     """Number of experts, those given as layers among them."""
     stacked = sum(level.num_experts for level in layers_of(model, layers.Experts))
-    return stacked + len(layers_of(model, keras.layers.Dense))
+    apart = (keras.layers.Dense, keras_rs.layers.FeatureCross, Scaled)
+    return stacked + len(layers_of(model, apart))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +306,7 @@ def experts_of(model):
         ("cgc", {"specific": 0, "shared": 3}),
         ("ple", {"specific": 1, "shared": 2}),
         ("ple", {"specific": 0, "shared": [keras.layers.Dense(4) for _ in range(3)]}),
+        ("mmoe", {"experts": [keras.layers.Dense(3), *unlike(2)[::-1]]}),
     ],
 )
 def test_fold_without_closed_pairs_and_experts(name, arguments):
@@ -392,8 +423,20 @@ def test_refused_widths(name, arguments):
     with pytest.raises(ValueError) as error:
         getattr(models, name)(FEATURES, TASKS, **arguments)
     assert str(error.value) == (
-        "Experts given as layers should all have outputs of one shape (batch, d). "
+        "Experts of a level should all have outputs of one shape (batch, d). "
         f"Received: shapes={shapes}"
+    )
+
+
+@pytest.mark.parametrize("name", ["cgc", "ple", "adatt"])
+def test_refused_width_beside_layers(name):
+    own = {"a": [keras.layers.Dense(4)], "ab": 1, "shared_x": 1}
+    widths = {"units": 5} if name == "cgc" else {"levels": [5]}
+    with pytest.raises(ValueError) as error:
+        getattr(models, name)(FEATURES, TASKS, own, 0, **widths)
+    assert str(error.value) == (
+        "Experts of a level should all have outputs of one shape (batch, d). "
+        "Received: shapes=[(None, 4), (None, 5), (None, 5)]"
     )
 
 
@@ -482,6 +525,12 @@ DENSE = keras.layers.Dense(4)
         ("mmoe", {"gate": layers.SoftmaxGate(3, 8)}, "`gate` should .*=<SoftmaxGate"),
         ("mmoe", {"gate": {"reads": None}}, "`gate` should be a dict .*, reads, name"),
         ("mmoe", {"gate": {"hard_concrete": True}}, "`hard_concrete` .*=True"),
+        (
+            "mmoe",
+            {"gate": {"hard_concrete": {"shape": 3}}},
+            "`hard_concrete` should be a dict of arguments, without reads, shape, name",
+        ),
+        ("mmoe", {"gate": lambda *a, **k: None}, "`gate` should make a Keras .* None$"),
         ("ple", {"expert": {"slots": [1]}}, "`expert` should .* without num_experts"),
         ("cgc", {"expert": [("activation", "relu")]}, "`expert` should be a dict"),
         ("mmoe", {"tower": {"output_units": 2}}, "`tower` .* without output_units"),
@@ -499,11 +548,31 @@ DENSE = keras.layers.Dense(4)
             "left out",
         ),
         ("mmoe", {"levels": 64}, "`levels` should be the widths .*=64"),
+        ("omoe", {"levels": np.array(64)}, "`levels` should be the widths .*y\\(64"),
+        ("ple", {"levels": (k for k in ())}, "`levels` should be the widths .*<gen"),
+        ("snr", {"levels": np.array(64)}, "`levels` should be one or more pairs .*64"),
+        ("snr", {"levels": [(3, [4, 5])]}, "`levels` should be one or more pairs .*5"),
+        (
+            "snr",
+            {"levels": [(3, [4, 5])], "kind": "average"},
+            "`levels` should be one or more pairs",
+        ),
+        ("snr", {"dropout": "a"}, "`dropout` should be at least 0 .*=.a."),
+        ("mmoe", {"expert": {"dropout": None}}, "`dropout` should .*=None"),
         ("snr", {"levels": 64}, "`levels` should be one or more pairs .*=64"),
         ("snr", {"levels": [64]}, "`levels` should be one or more pairs"),
         ("snr", {"levels": (6, 48)}, "`levels` should be one or more pairs"),
-        ("snr", {"hard_concrete": {"shape": (1,)}}, "`hard_concrete` .* without shape"),
+        (
+            "snr",
+            {"routing": {"hard_concrete": {"dtype": "float32"}}},
+            "`hard_concrete` .* without shape, name, dtype",
+        ),
+        ("snr", {"routing": {"units": 3}}, "`routing` .* num_outputs, units, kind, n"),
+        ("snr", {"routing": 3}, "`routing` should be a dict .* Received: routing=3"),
         ("cross_stitch", {"own_share": 3}, "`own_share` should be from 0 to 1.*=3"),
+        ("cross_stitch", {"own_share": "a"}, "`own_share` should be from 0 to 1.*=.a"),
+        ("cross_stitch", {"streams": DENSE}, "`streams` should be a list .*<Dense"),
+        ("cross_stitch", {"streams": np.int64(2)}, "`streams` should be a list .*2"),
         ("cross_stitch", {"streams": 3}, "`streams` should be .* Received: streams=3"),
         ("cross_stitch", {"streams": [DENSE]}, "one for each of 3 tasks"),
         (
@@ -532,6 +601,13 @@ def test_numpy_numbers_are_numbers():
     model = models.snr(FEATURES, TASKS, levels=np.array([[3, 4], [2, 5]]))
     assert model.get_layer("task_routing").input.shape == (None, 2, 5)
     models.mmoe(FEATURES, TASKS, ints[0], levels=[ints])
+
+
+@pytest.mark.parametrize("name", ["mmoe", "ple", "cross_stitch", "snr"])
+def test_levels_may_be_generated(name):
+    levels = RECIPES[name]["levels"]
+    model = network(name, levels=(level for level in levels))
+    assert model.count_params() == built(name).count_params()
 
 
 def test_a_position_named_like_a_layer_is_refused():

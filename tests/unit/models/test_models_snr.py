@@ -114,11 +114,23 @@ def test_sub_network_moves_the_tasks_that_read_it():
 
 def test_arguments_reach_the_layers():
     gate = {"l0": 0.5, "beta": 0.6}
+    regularizer = keras.regularizers.L2(0.5)
+    routing = {
+        "hard_concrete": gate,
+        "activation": "tanh",
+        "use_bias": False,
+        "kernel_regularizer": regularizer,
+    }
     model = network(
-        hard_concrete=gate, dropout=0.25, tower={"units": (7, 5)}, name="ranker"
+        routing=routing, dropout=0.25, tower={"units": (7, 5)}, name="ranker"
     )
     assert model.name == "ranker"
     assert all((g.beta, g.initial_l0) == (0.6, 0.5) for g in gates(model))
+    for name in ("level_2", "task_routing"):
+        routed = model.get_layer(name)
+        assert routed.activation is keras.activations.tanh
+        assert routed.bias is None
+        assert routed.kernel_regularizer.l2 == 0.5
     assert model.get_layer("level_2_dropout").rate == 0.25
     assert model.get_layer("ab_tower").units == (7, 5)
 
@@ -138,7 +150,7 @@ def test_keras_file(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fit_with_validation_weights_and_ramp(kind):
-    model = network(kind, hard_concrete={"l0": 1e-3}, dropout=0.1)
+    model = network(kind, routing={"hard_concrete": {"l0": 1e-3}}, dropout=0.1)
     model.compile(keras.optimizers.Adam(1e-2), **compile_arguments(TASKS))
     before = model.get_weights()
     history = model.fit(
@@ -168,7 +180,7 @@ def test_task_weights_weigh_the_total():
 
 
 def test_total_does_not_depend_on_the_batch_size():
-    model = network(hard_concrete={"l0": 0.1})
+    model = network(routing={"hard_concrete": {"l0": 0.1}})
     model.compile("sgd", **compile_arguments(TASKS))
     totals = [
         model.evaluate(rows(), labels(), batch_size=size, verbose=0)[0]
@@ -207,12 +219,17 @@ def test_refused_parts():
         snr(FEATURES, TASKS, [(0, 4)])
 
 
-def test_seeded_gates_draw_their_own_noise_at_every_level():
+def test_seeded_levels_start_unlike_and_draw_their_own_noise():
     features = [Numeric("x", mean=(0.0,), std=(1.0,))]
     tasks = [Binary("a"), Binary("b")]
-    model = snr(features, tasks, [(2, 4), (2, 4)], hard_concrete={"seed": 1})
-    first, second = gates(model)
-    assert not np.allclose(first(training=True), second(training=True))
+    routing = {
+        "hard_concrete": {"seed": 1},
+        "kernel_initializer": keras.initializers.GlorotUniform(seed=7),
+    }
+    model = snr(features, tasks, [(2, 4), (2, 4)], routing=routing)
+    first, second = (model.get_layer(name) for name in ("level_2", "task_routing"))
+    assert not np.allclose(first.gate(training=True), second.gate(training=True))
+    assert not np.allclose(first.kernel, second.kernel)
 
 
 @pytest.mark.parametrize("name", ["click a", "", "_x", "a/b"])
