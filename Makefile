@@ -8,18 +8,22 @@ DATA ?=
 OUT ?= runs/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo test test-backends test-full lint format bench-census bench-layers bench-routing clean
+.PHONY: help setup demo test test-backends test-full lint format clean \
+	bench-balancing bench-census bench-fold bench-input bench-layers bench-sparsity
 
 help:
 	@echo "make demo                 train, fold, export and verify on synthetic tasks"
-	@echo "make demo DATA=<folder>   the same on the Census-Income files in <folder>"
+	@echo "make demo DATA=<folder>   the same on files of Census-Income or KuaiRand-Pure"
 	@echo "make test                 unit, reference, conformance and end-to-end tests"
 	@echo "make test-backends        the layers on JAX and PyTorch, against TensorFlow"
 	@echo "make test-full            the long property runs and data sets"
 	@echo "make lint                 lint, format and type checks"
+	@echo "make bench-balancing      the README's figures of balanced tasks"
 	@echo "make bench-census         the README's Census-Income figures (DATA=<folder>)"
+	@echo "make bench-fold           the README's figures of a folded 2 x 8 x 64 network"
+	@echo "make bench-input          the input pipeline against the step (DATA=<folders>)"
 	@echo "make bench-layers         the README's figures of stacked layers"
-	@echo "make bench-routing        the README's figure for a folded 2 x 8 x 64 network"
+	@echo "make bench-sparsity       targets against AUC (CENSUS=<folder> KUAIRAND=<folder>)"
 
 setup: $(VENV)/.ready
 
@@ -37,7 +41,7 @@ demo: setup
 	$(VENV)/bin/tfmtl demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
 
 test: setup
-	$(RUN) -m pytest -m "not slow and not backends"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not backends"
 
 test-backends: $(VENV)/.backends
 	$(RUN) -m pytest -m backends tests/conformance
@@ -54,14 +58,25 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+bench-balancing: setup
+	$(RUN) benchmarks/balancing.py
+	$(RUN) benchmarks/balancing.py --studies
+
+bench-input: setup
+	$(RUN) benchmarks/input.py --data "$(DATA)"
+
 bench-layers: setup
 	$(RUN) benchmarks/layers.py
 
 bench-census: setup
 	$(RUN) benchmarks/census.py --data "$(DATA)"
 
-bench-routing: setup
-	$(RUN) benchmarks/routing.py
+bench-fold: setup
+	$(RUN) benchmarks/fold.py
+
+bench-sparsity: setup
+	$(RUN) benchmarks/sparsity.py share --census "$(CENSUS)" --kuairand "$(KUAIRAND)"
+	$(RUN) benchmarks/sparsity.py fields --kuairand "$(KUAIRAND)"
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,8 +21,8 @@ class Measure:
 
     ```
     connections   open gates / gates
-    flops         FLOPs per example of the folded model / those with all gates open
-    bytes         the same of its weights' bytes
+    flops         FLOPs per example that are left / those with all gates open
+    bytes         the same of the weights' bytes
     ```
 
     Args:
