@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.layers.gates import gates
+
 CONSTANT_LIMIT = 1 << 20  # bytes from which a weight stays a variable
 
 
@@ -80,11 +82,19 @@ def serving_function(
     trainable = [_keep(variable) for variable in model.trainable_variables]
     fixed = [_keep(variable) for variable in model.non_trainable_variables]
     shapes = {task: tensor.shape for task, tensor in model.output.items()}
+    unread = {id(gate.l0) for gate in gates(model)}  # by training alone
+
+    def state_of_fixed() -> list[tf.Tensor]:
+        pairs = zip(model.non_trainable_variables, fixed, strict=True)
+        return [
+            tf.fill(variable.shape, 0.0) if id(variable) in unread else _tensor(weight)
+            for variable, weight in pairs
+        ]
 
     def serve(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         outputs, _ = model.stateless_call(
             [_tensor(weight) for weight in trainable],
-            [_tensor(weight) for weight in fixed],
+            state_of_fixed(),
             inputs,
             training=False,
         )
