@@ -71,3 +71,7 @@ def test_network_trains_with_its_penalty(answered):
     assert penalty > 0
     np.testing.assert_allclose(penalty, L0 * found["open"], rtol=1e-6)
     np.testing.assert_allclose(found["evaluated"], found["mse"] + penalty, rtol=1e-5)
+
+
+def test_network_trains_to_a_target(answered):
+    assert answered("trained")["aimed"].mean() == 0.5

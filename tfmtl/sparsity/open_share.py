@@ -1,7 +1,7 @@
 """How open the gates of a model are."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -46,11 +46,15 @@ def open_share(model: keras.Model) -> OpenShare:
 
 def open_share_of(found: Sequence[HardConcreteGate]) -> OpenShare:
     """Counts how many of some gates are open."""
-    z = [ops.convert_to_numpy(gate(training=False)).ravel() for gate in found]
+    z = [_numpy(gate(training=False)).ravel() for gate in found]
     every = np.concatenate([np.zeros(0), *z])
     return OpenShare(
         total=every.size,
         served=int(np.sum(every != 0)),
-        expected=sum(float(gate.expected_open()) for gate in found),
+        expected=sum(float(_numpy(gate.expected_open())) for gate in found),
         between=int(np.sum((every != 0) & (every != 1))),
     )
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return ops.convert_to_numpy(tensor)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfmtl.layers.gates import gates
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
@@ -68,7 +69,8 @@ class GatePressure(keras.callbacks.Callback):
             return
         share = open_share(self.model)
         kept_anyway = share.total - sum(
-            int(keras.ops.sum(gate.penalised() > 0)) for gate in gates(self.model)
+            int(np.sum(keras.ops.convert_to_numpy(gate.penalised()) > 0))
+            for gate in gates(self.model)
         )
         logs["open_share"] = share.served / share.total
         logs["open_expected"] = (share.expected + kept_anyway) / share.total

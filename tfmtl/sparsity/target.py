@@ -199,7 +199,8 @@ class Target(GatePressure):
         """s: the share to expect in training, P(z != 0) counted from its least on."""
         share = self._rest
         for gate, price in zip(self.gates(), self._prices, strict=True):
-            least, most = (float(gate.open_probability(a)) for a in (_CLOSED, -_CLOSED))
+            ends = gate.open_probability(ops.convert_to_tensor([_CLOSED, -_CLOSED]))
+            least, most = ops.convert_to_numpy(ends).tolist()
             probability = ops.convert_to_numpy(gate.penalised())
             open_part = (probability - least) / (most - least)
             share += float(np.sum(np.where(probability > 0, open_part, 1) * price))
@@ -207,7 +208,7 @@ class Target(GatePressure):
 
     def _pressed(self) -> float:
         """The pressure that the gates are under."""
-        l0 = sum(float(ops.sum(gate.l0)) for gate in self.gates())
+        l0 = sum(float(ops.convert_to_numpy(gate.l0).sum()) for gate in self.gates())
         return l0 / max(1.0 - self._rest, 1e-9)
 
     def _press(self, pressure: float) -> None:
