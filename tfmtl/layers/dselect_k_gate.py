@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_selector, number, pairs, positive_int
+from tfmtl.layers.precision import precise
 from tfmtl.ops import dselect_k, spread_pairs
 from tfmtl.ops.dselect_k import reachability_penalty, selector_entropy
 from tfmtl.ops.pairs import pair_index
@@ -47,7 +48,8 @@ class DSelectKGate(keras.layers.Layer):
     1 / sum_e r_e    where n is not a power of two; 1 where nothing is lost
     ```
 
-    Gates are computed in float32, also under a mixed-precision policy.
+    Gates are computed in float32, also under a mixed-precision policy, and in float64
+    under that policy.
 
     Args:
         num_outputs: Number of mixtures, one per task.
@@ -247,7 +249,7 @@ class DSelectKGate(keras.layers.Layer):
                 name=weight,
                 shape=shape,
                 initializer=keras.initializers.RandomUniform(-limit, limit),
-                dtype="float32",
+                dtype=precise(self.dtype_policy),
                 autocast=False,
             )
             for weight, shape in shapes.items()
@@ -262,7 +264,7 @@ class DSelectKGate(keras.layers.Layer):
         values = ops.expand_dims(ops.transpose(values, (1, 0, 2)), 0)
         if kernel is None:
             return values
-        x = ops.cast(inputs, "float32")
+        x = ops.cast(inputs, precise(self.dtype_policy))
         if self._slots is not None and len(self._choosing) < self._slots:
             x = ops.take(x, self._choosing, axis=1)
         products = "bd,dkrm->brkm" if self._slots is None else "brd,dkrm->brkm"
@@ -277,7 +279,7 @@ class DSelectKGate(keras.layers.Layer):
         if self.z is None:
             return ops.convert_to_tensor(self._certain()[None]), None
         z = self._values(inputs, self.z_kernel, self.z, self._digits)
-        alpha = ops.zeros((1, 1, 1))
+        alpha = ops.zeros((1, 1, 1), z.dtype)
         if self.alpha is not None:
             kernel, constant = self.alpha_kernel, self.alpha
             alpha = self._values(inputs, kernel, constant, self._alphas)[..., 0]
@@ -299,7 +301,7 @@ class DSelectKGate(keras.layers.Layer):
 
     def _certain(self) -> np.ndarray:
         """1 for the single expert of an output, `(outputs, experts)`."""
-        certain = self._pairs.astype("float32")
+        certain = self._pairs.astype(precise(self.dtype_policy))
         certain[self._choosing] = 0
         return certain
 
@@ -311,11 +313,11 @@ class DSelectKGate(keras.layers.Layer):
         incomplete = self._counts < 2 ** self._digits.sum(axis=1)
         if not (self.entropy or incomplete.any()):
             return
-        reachable = ops.convert_to_tensor(self._reachable()[:, None].astype("float32"))
+        reachable = ops.cast(self._reachable()[:, None], selectors.dtype)
         selectors = selectors * reachable
         penalties = self.entropy * selector_entropy(selectors)
         if incomplete.any():
-            weight = ops.convert_to_tensor(incomplete[:, None].astype("float32"))
+            weight = ops.cast(incomplete[:, None], selectors.dtype)
             penalties = penalties + weight * reachability_penalty(selectors)
-        batch = ops.cast(ops.maximum(ops.shape(selectors)[0], 1), "float32")
+        batch = ops.cast(ops.maximum(ops.shape(selectors)[0], 1), selectors.dtype)
         self.add_loss(ops.sum(penalties) / batch)

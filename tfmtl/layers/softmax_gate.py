@@ -10,6 +10,7 @@ from keras import ops
 from tfmtl.layers.checks import known_selector, mapping, pairs, positive_int, share
 from tfmtl.layers.initializers import side_by_side
 from tfmtl.layers.pair_gate import PairGate
+from tfmtl.layers.precision import precise
 from tfmtl.ops import gate_weights, log_openness, spread_pairs
 from tfmtl.ops.pairs import pair_index
 
@@ -30,7 +31,8 @@ class SoftmaxGate(keras.layers.Layer):
     One gate, a row of the output, for each task (MMoE), for each task and the
     shared module (PLE), or a single one (MoE). Rows are at least 0 and sum to 1.
     `Mixture` applies them. A gate of a single expert gives it weight 1 and has no
-    kernel. Gates are computed in float32, also under a mixed-precision policy.
+    kernel. Gates are computed in float32, also under a mixed-precision policy, and in
+    float64 under that policy.
 
     Args:
         num_outputs: Number of gates.
@@ -97,6 +99,7 @@ class SoftmaxGate(keras.layers.Layer):
         """Creates the kernel of the pairs, and their gate where there is one."""
         known_selector("SoftmaxGate", self.num_outputs, input_shape)
         self._slots = input_shape[1] if len(input_shape) == 3 else None
+        self._precision = precise(self.dtype_policy)
         self._width = input_shape[-1]
         self.kernel = self.bias = self.gate = None
         counts = self._free.sum(axis=1)
@@ -107,7 +110,7 @@ class SoftmaxGate(keras.layers.Layer):
                 shape=(self._width, count),
                 initializer=side_by_side(self.kernel_initializer, counts[counts > 0]),
                 regularizer=self.kernel_regularizer,
-                dtype="float32",
+                dtype=self._precision,
                 autocast=False,
             )
         if count and self.use_bias:
@@ -115,13 +118,13 @@ class SoftmaxGate(keras.layers.Layer):
                 name="bias",
                 shape=(count,),
                 initializer="zeros",
-                dtype="float32",
+                dtype=self._precision,
                 autocast=False,
             )
         if count and self.hard_concrete is not None:
             self.gate = PairGate(
                 self._free[counts > 0].tolist(),
-                dtype="float32",
+                dtype=self._precision,
                 name="gate",
                 **self.hard_concrete,
             )
@@ -133,7 +136,7 @@ class SoftmaxGate(keras.layers.Layer):
         if self.kernel is None:
             shape = (ops.shape(inputs)[0], *self._pairs.shape)
             return ops.cast(ops.broadcast_to(self._exist(), shape), self.compute_dtype)
-        logits = self._logits(ops.cast(inputs, "float32"))
+        logits = self._logits(ops.cast(inputs, self._precision))
         if self.bias is not None:
             logits = logits + spread_pairs(self.bias, self._free)
         if not self._pairs.all():
@@ -256,7 +259,7 @@ class SoftmaxGate(keras.layers.Layer):
         return ops.where(self._free, z, self._exist())
 
     def _exist(self) -> Tensor:
-        return ops.convert_to_tensor(self._pairs.astype("float32"))
+        return ops.convert_to_tensor(self._pairs.astype(self._precision))
 
     def _served_gates(self) -> np.ndarray:
         return ops.convert_to_numpy(self._gates(training=False))

@@ -15,6 +15,7 @@ from tfmtl.layers.normalization import (
     check_normalization,
     normalization,
 )
+from tfmtl.layers.precision import precise
 
 Tensor = Any
 
@@ -29,7 +30,8 @@ class Tower(keras.layers.Layer):
     input (batch, d), output (batch, output_units)
     ```
 
-    The head is computed in float32, also under a mixed-precision policy.
+    The head is computed in float32, also under a mixed-precision policy, and in
+    float64 under that policy.
 
     Args:
         units: Widths of the hidden layers; `()` for the head alone. Defaults to
@@ -90,7 +92,7 @@ class Tower(keras.layers.Layer):
             self.output_units,
             self.head_activation,
             len(self.units),
-            dtype="float32",
+            dtype=precise(self.dtype_policy),
             name="head",
         )
 
@@ -102,7 +104,7 @@ class Tower(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the task's output, `(batch, output_units)`, float32."""
+        """Returns the task's output, `(batch, output_units)`."""
         for layer in [*self.hidden, self.head]:
             inputs = layer(inputs)
         return inputs
@@ -110,8 +112,9 @@ class Tower(keras.layers.Layer):
     def compute_output_spec(
         self, inputs: Tensor, training: bool | None = None
     ) -> keras.KerasTensor:
-        """`(batch, output_units)`, float32."""
-        return keras.KerasTensor((*inputs.shape[:-1], self.output_units), "float32")
+        """`(batch, output_units)`, of the head's type."""
+        shape = (*inputs.shape[:-1], self.output_units)
+        return keras.KerasTensor(shape, self.head.compute_dtype)
 
     def served(self) -> keras.layers.Layer:
         """The same layer without dropout, and batch normalisation in its kernels."""

@@ -171,7 +171,7 @@ def assemble(
         prediction = _prediction(task, stream, inputs, columns, tower)
         if task.after is not None:
             outputs[task.conditional_name] = prediction
-            joint = JointProbability(name=f"{task.name}_joint", dtype="float32")
+            joint = JointProbability(name=f"{task.name}_joint", dtype=prediction.dtype)
             prediction = joint([outputs[task.after], prediction])
         outputs[task.name] = prediction
     return MultiTaskModel(inputs, outputs, name=name, tasks=tasks)
@@ -206,8 +206,8 @@ def _prediction(
     bias = PositionBias(
         position.num_positions, position.dropout, name=f"{task.name}_position_bias"
     )
-    add = keras.layers.Add(name=f"{task.name}_logit", dtype="float32")
-    score = keras.layers.Activation(head, name=f"{task.name}_score", dtype="float32")
+    add = keras.layers.Add(name=f"{task.name}_logit", dtype=logit.dtype)
+    score = keras.layers.Activation(head, name=f"{task.name}_score", dtype=logit.dtype)
     return score(add([logit, bias(inputs[position.column])]))
 
 

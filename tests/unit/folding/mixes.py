@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from networks import close_gates, head, randomise
+from networks import close_gates, randomise
 
 from tfmtl.layers import Experts, Mixture, SoftmaxGate, SubNetworkRouting, Tower
 from tfmtl.models import extraction, fusion
@@ -135,8 +135,6 @@ def _head(generator, x, name):
         name=name,
     )
     norm = layers.BatchNormalization(name=f"{name}_norm")
-    if keras.config.dtype_policy().name == "float64":
-        tower = head(name)
     return [
         lambda: tower(x),
         lambda: tower(norm(x)),

@@ -36,12 +36,8 @@ def random_network(generator: np.random.Generator, closed: float) -> keras.Model
 
 
 def head(name: str) -> keras.layers.Layer:
-    """A tower, or layers of float64 to their end where that is the policy."""
-    if keras.config.dtype_policy().name != "float64":
-        return Tower((3,), name=name)
-    return keras.Sequential(
-        [keras.layers.Dense(3, "relu"), keras.layers.Dense(1)], name=name
-    )
+    """A small tower."""
+    return Tower((3,), name=name)
 
 
 def randomise(model: keras.Model, generator: np.random.Generator) -> None:
