@@ -1,15 +1,27 @@
-"""The command line: `tfmtl demo`, `tfmtl export`, `tfmtl inspect`."""
+"""The command line: `tfmtl demo`, and what is done with versions after training."""
 
 import argparse
+import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfmtl import demo
 from tfmtl.folding import compare, fold
 from tfmtl.serving import export, scan
+from tfmtl.serving.manifest import read_manifest
+from tfmtl.serving.model_config import Served, label, rollback
+from tfmtl.serving.saved_model import read_meta_graph
+from tfmtl.serving.verify import verify
+from tfmtl.serving.warm_up import FILE as WARM_UP
+
+LARGEST_TENSORS = 10
+Infos = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +56,34 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-fold", action="store_true", help="keep closed gates")
     command.set_defaults(command=_export)
 
-    command = commands.add_parser("inspect", help="show what a SavedModel stores")
+    command = commands.add_parser("inspect", help="show what a version has in it")
     command.add_argument("path", type=Path, help="a version folder")
     command.set_defaults(command=_inspect)
+
+    command = commands.add_parser("verify", help="check a version before it is served")
+    command.add_argument("path", type=Path, help="a version folder")
+    command.set_defaults(command=_verify)
+
+    command = commands.add_parser("rollback", help="pin an older version")
+    _add_model(command)
+    command.add_argument("--to", type=int, help="a version; default: the one before")
+    command.set_defaults(command=_rollback)
+
+    command = commands.add_parser("label", help="point a label at a version")
+    _add_model(command)
+    command.add_argument("label", help="such as stable or canary")
+    command.add_argument("version", type=int)
+    command.set_defaults(command=_label)
     return parser
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="TF Serving's model config")
+    command.add_argument("model", help="the model's name in it")
+    command.add_argument(
+        "--base", type=Path, help="the versions' folder, if not base_path of the config"
+    )
+    command.add_argument("--no-verify", action="store_true", help="skip tfmtl verify")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -79,12 +115,105 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    facts = scan(options.path)
+    try:
+        facts = scan(options.path)
+    except ValueError as error:
+        return _fail("inspect", error)
+    for name, signature in sorted(read_meta_graph(options.path).signature_def.items()):
+        if signature.method_name:
+            print(f"{name}  {signature.method_name}")
+            print("\n".join(_ends("in ", signature.inputs)))
+            print("\n".join(_ends("out", signature.outputs)))
     print(f"files     {facts.file_bytes:>12,} bytes")
     print(f"weights   {facts.weight_bytes:>12,} bytes")
     print(f"graph     {facts.graph_bytes:>12,} bytes")
-    for stored in facts.large:
+    for stored in facts.large[:LARGEST_TENSORS]:
         print(f"{stored.bytes:>12,}  {stored.dtype} {stored.shape}  {stored.name}")
+    for line in (_warm_up(options.path), *_origin(options.path)):
+        print(line)
     for problem in facts.problems:
         print(f"problem: {problem}")
     return os.EX_DATAERR if facts.problems else os.EX_OK
+
+
+def _ends(kind: str, infos: Infos) -> Iterator[str]:
+    for name, info in sorted(infos.items()):
+        shape = ", ".join(
+            "batch" if k == 0 and dim.size == -1 else str(dim.size)
+            for k, dim in enumerate(info.tensor_shape.dim)
+        )
+        yield f"  {kind}  {name}  {tf.as_dtype(info.dtype).name} ({shape})"
+
+
+def _warm_up(path: Path) -> str:
+    file = path / WARM_UP
+    if not file.is_file():
+        return "no warm-up records"
+    number = sum(1 for _ in tf.data.TFRecordDataset(str(file)))
+    return f"warm-up records: {number}"
+
+
+def _origin(path: Path) -> Iterator[str]:
+    try:
+        manifest = read_manifest(path)
+    except ValueError as error:
+        yield f"origin unknown: {error}"
+        return
+    libraries = ", ".join(f"{k} {v}" for k, v in sorted(manifest["versions"].items()))
+    yield f"exported {manifest['created']} by {libraries}"
+    for name, fact in sorted(manifest["facts"].items()):
+        yield f"{name}: {json.dumps(fact, ensure_ascii=False)}"
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = verify(options.path)
+    for problem in found.problems:
+        print(f"problem: {problem}")
+    if found.problems:
+        return os.EX_DATAERR
+    print(
+        f"{options.path} verifies: loads in {found.load_ms:.0f} ms, differs by "
+        f"{found.difference:.1e}"
+    )
+    return os.EX_OK
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    check = not options.no_verify
+    try:
+        served = rollback(
+            options.config, options.model, options.to, base=options.base, check=check
+        )
+    except (ImportError, OSError, ValueError) as error:
+        return _fail("rollback", error)
+    return _say(options, served)
+
+
+def _label(options: argparse.Namespace) -> int:
+    check = not options.no_verify
+    try:
+        served = label(
+            options.config,
+            options.model,
+            options.label,
+            options.version,
+            base=options.base,
+            check=check,
+        )
+    except (ImportError, OSError, ValueError) as error:
+        return _fail("label", error)
+    return _say(options, served)
+
+
+def _say(options: argparse.Namespace, served: Served) -> int:
+    loaded = ", ".join(map(str, served.versions))
+    labels = "".join(f", {name} is {at}" for name, at in sorted(served.labels.items()))
+    print(f"{options.config} serves {options.model} {loaded}{labels}")
+    if served.waiting:
+        print("Labels have not moved. Repeat the command once all are AVAILABLE.")
+    return os.EX_TEMPFAIL if served.waiting else os.EX_OK
+
+
+def _fail(command: str, error: Exception) -> int:
+    print(f"tfmtl {command}: {error}", file=sys.stderr)
+    return os.EX_DATAERR

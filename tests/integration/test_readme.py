@@ -34,8 +34,16 @@ def test_the_first_example_runs_in_an_empty_folder(tmp_path):
     assert (tmp_path / "models" / "ranker" / "1" / "saved_model.pb").is_file()
 
 
+def test_a_folded_model_trains_on(tmp_path):
+    [_, example, _] = EXAMPLES
+    script = f"{example}\nprint(model.count_params(), folded.count_params())\n"
+    before, after = map(int, run(script, tmp_path).split()[-2:])
+    assert after < before / 2
+    assert (tmp_path / "ranker.keras").is_file()
+
+
 def test_the_composition_trains_folds_and_exports(tmp_path):
-    [_, example] = EXAMPLES
+    [_, _, example] = EXAMPLES
     network = re.search(r"^inputs = .*^model = [^\n]*", example, re.S | re.M)
     assert len(network[0].splitlines()) <= 20
     table = re.search(r"^connections +(\d+) +(\d+)", run(example, tmp_path), re.M)

@@ -1,6 +1,6 @@
 """Trained model in, smaller model with the same outputs out."""
 
-from tfmtl.folding.fold import fold, without_training_inputs
+from tfmtl.folding.fold import fold, with_layers, without_training_inputs
 from tfmtl.folding.proof import FoldError
 from tfmtl.folding.protocol import (
     GateLayer,
@@ -28,5 +28,6 @@ __all__ = [
     "compare",
     "fold",
     "structure",
+    "with_layers",
     "without_training_inputs",
 ]

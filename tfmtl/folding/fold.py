@@ -1,6 +1,6 @@
 """Trained model in, smaller model with the same outputs out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -146,3 +146,39 @@ def without_training_inputs(model: keras.Model) -> keras.Model:
     if not training_only_inputs(graph):
         return model
     return rebuild(model, Facts(graph, prune=False))
+
+
+def with_layers(
+    model: keras.Model, replacement: Callable[[keras.Operation], keras.Operation]
+) -> keras.Model:
+    """The model with other layers in some layers' places.
+
+    Args:
+        model: A built Functional or Sequential model.
+        replacement: What stands for a layer or operation: itself, of which the copy
+            has a copy, or another one that takes and gives the same shapes.
+
+    Returns:
+        A copy of the model.
+
+    Raises:
+        ValueError: If the model is not Functional or Sequential.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> x = keras.Input((3,))
+        >>> model = keras.Model(x, keras.layers.Dropout(0.5)(x))
+        >>> none = keras.layers.Identity()
+        >>> drops = lambda layer: isinstance(layer, keras.layers.Dropout)
+        >>> copy = tfmtl.folding.with_layers(model, lambda l: none if drops(l) else l)
+        >>> [type(layer).__name__ for layer in copy.layers]
+        ['InputLayer', 'Identity']
+    """
+    as_functional(model)
+    graph, other = record(model), {}
+    for call in graph.calls:
+        key = id(call.operation)
+        if key not in other:
+            other[key] = replacement(call.operation)
+    calls = [replace(call, operation=other[id(call.operation)]) for call in graph.calls]
+    return rebuild(model, Facts(replace(graph, calls=calls), prune=False))

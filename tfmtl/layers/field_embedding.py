@@ -13,6 +13,23 @@ from tfmtl.layers.fields import fields_of, side_by_side
 Tensor = Any
 
 
+def rows_of_fields(inputs: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Rows of a table of all fields, one field's rows after the other's.
+
+    Args:
+        inputs: Ids `(batch, fields)`, or a list of fields, `(batch, 1)` each.
+        sizes: Number of rows of each field.
+
+    Returns:
+        Rows `(batch, fields)`, int64; of an id outside its field the field's row 0.
+    """
+    starts = np.cumsum([0, *sizes[:-1]])
+    limits, first = (ops.convert_to_tensor(n, "int64") for n in (sizes, starts))
+    ids = ops.cast(side_by_side(inputs), "int64")
+    known = ops.logical_and(ids >= 0, ids < limits)
+    return ops.where(known, ids + first, first)
+
+
 @keras.saving.register_keras_serializable(package="tfmtl")
 class FieldEmbedding(keras.layers.Layer):
     """One row per field and id, all fields in a single table.
@@ -79,11 +96,7 @@ class FieldEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the embeddings, `(batch, fields, units)`."""
-        first = np.cumsum([0, *self.sizes[:-1]])
-        sizes, first = (ops.convert_to_tensor(n, "int64") for n in (self.sizes, first))
-        ids = ops.cast(side_by_side(inputs), "int64")
-        known = ops.logical_and(ids >= 0, ids < sizes)
-        rows = ops.where(known, ids + first, first)
+        rows = rows_of_fields(inputs, self.sizes)
         return ops.take(self.embeddings, rows, axis=0)
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:

@@ -2,8 +2,9 @@
 
 import keyword
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmtl import folding
 from tfmtl.folding import without_training_inputs
 from tfmtl.folding.proof import rounding
 from tfmtl.folding.rows import made_up_rows
+from tfmtl.layers.checks import positive_int
+from tfmtl.serving.golden import difference, write_golden
+from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
 from tfmtl.serving.scan import Scan, scan
 from tfmtl.serving.session import run_in_cpp_session
+from tfmtl.serving.signatures import set_methods, signatures
 from tfmtl.serving.stateless import read_weights, serving_function
+from tfmtl.serving.tables import TableError, table_errors, with_compact_tables
+from tfmtl.serving.vocabularies import vocabularies_in_files
+from tfmtl.serving.warm_up import MOST_RECORDS, write_warm_up
 
 GOLDEN_ROWS = 8
+RANKED_ROWS = 1000
 INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 
 
@@ -36,10 +46,12 @@ class Export:
     Args:
         path: The version's folder.
         version: The version.
-        bytes: The size of all its files.
+        bytes: The size of its files, without `assets.extra`.
         difference: The largest difference between the C++ session and the Keras
             model on the golden rows, relative for outputs beyond 1.
         scan: The facts of the static scan.
+        table_errors: By output, what tables in fewer bits changed on rows made up or
+            given; empty where tables are as they were.
     """
 
     path: Path
@@ -47,6 +59,7 @@ class Export:
     bytes: int
     difference: float
     scan: Scan
+    table_errors: Mapping[str, TableError]
 
 
 def export(
@@ -54,19 +67,39 @@ def export(
     base: PathLike,
     *,
     version: int | None = None,
+    fold: bool = False,
+    tables: str | None = None,
+    batch_sizes: Sequence[int] | None = None,
     golden: Mapping[str, Any] | None = None,
 ) -> Export:
     """Exports a model to `<base>/<version>`, checked in TensorFlow's C++ session.
 
-    The one signature, `serving_default`, takes the model's inputs, without those that
-    matter in training alone, and gives float32 outputs named by task. The version
-    appears in one step, after a static scan and after the C++ session has answered
-    the golden rows as the Keras model does; on failure nothing is left behind.
+    Raw columns in, task names out: the signature `serving_default` takes the model's
+    inputs, without those that matter in training alone, and gives float32 outputs. Each
+    output has a signature of its own, named like it, that computes this output only: a
+    task, or the score of `tfmtl.models.with_score`. `serving_examples` takes
+    `tf.train.Example`s, as `classify_<task>` and `regress_<task>` do; see
+    `tfmtl.serving.signatures`. Large tables are variables, smaller weights constants of
+    one function that all signatures call, and vocabularies of 1,000 values and more are
+    files in `assets/`.
+
+    The version appears in one step, after a static scan and after the C++ session has
+    answered the golden rows as the Keras model does. In its `assets.extra/` are these
+    rows, a manifest of all files, and a warm-up record for each batch size. On failure
+    nothing is left behind.
 
     Args:
         model: A built Functional model whose inputs and outputs are dicts.
         base: The model's folder, whose children are the versions.
         version: A version that does not exist. Defaults to the largest plus one.
+        fold: Whether to fold the model first, see `tfmtl.folding.fold`. Defaults to
+            `False`.
+        tables: `"float16"` or `"int8"` for embedding tables of half or a quarter of
+            their size; what that changes is in `Export.table_errors`. Defaults to
+            `None`, the model's own type.
+        batch_sizes: Batch sizes that requests will have: each gets a warm-up record,
+            and a fold lays routings out for the largest. Defaults to `None`, one
+            record of a single row, and a layout for all sizes.
         golden: One array per input, a few rows. Defaults to generated rows; give
             some if the model refuses ids 0 and 1 or normal floats.
 
@@ -74,33 +107,51 @@ def export(
         The published version.
 
     Raises:
-        ValueError: If the model or the golden rows cannot be exported.
+        ValueError: If the model, an argument or the golden rows do not fit.
         FileExistsError: If the version exists.
+        DiskFullError: If there is no room for it.
         ExportError: If the written SavedModel does not pass the checks.
         CppSessionError: If it does not load or run in the C++ session.
 
     Example:
-        `export(model, "models/ranker").path  # models/ranker/1`
+        `export(model, "models/ranker", fold=True).path  # models/ranker/1`
     """
     _check_model(model)
+    _check_batch_sizes(batch_sizes)
     choose_version(base, version)
-    model, columns = without_training_inputs(model), model.input
-    weights = read_weights(model)
-    function, module = serving_function(model)
-    if golden is None:
-        rows = made_up_rows(model, GOLDEN_ROWS)
-    else:
-        left_out = set(columns) - set(model.input)
-        rows = {name: golden[name] for name in golden if name not in left_out}
-    with staging(base) as folder:
-        _save(module, function, folder)
-        facts = scan(folder, weights=weights.values())
-        if facts.problems:
-            raise ExportError("The SavedModel is unfit: " + "; ".join(facts.problems))
-        difference = _compare(model, folder, rows)
-        chosen = choose_version(base, version)
-        path = publish(folder, base, chosen)
-    return Export(path, chosen, facts.file_bytes, difference, facts)
+    facts: dict[str, Any] = {"tables": tables}
+    if fold:
+        layout = max(batch_sizes) if batch_sizes else None
+        folded = folding.fold(model, batch_size=layout)
+        facts["fold"] = folding.compare(model, folded).as_dict()
+        model = folded
+    columns = set(model.input)
+    model = without_training_inputs(model)
+    if golden is not None:  # columns of training alone may be given, and are not read
+        left_out = columns - set(model.input)
+        golden = {name: golden[name] for name in golden if name not in left_out}
+    errors: dict[str, TableError] = {}
+    if tables is not None:
+        whole, model = model, with_compact_tables(model, tables)
+        rows = golden or made_up_rows(whole, RANKED_ROWS)
+        errors = table_errors(_answers(whole, rows), _answers(model, rows))
+        facts["table_errors"] = {name: asdict(error) for name, error in errors.items()}
+    rows = golden or made_up_rows(model, GOLDEN_ROWS)
+    weights = read_weights(model).values()
+    with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
+        _save(model, folder)
+        found = scan(folder, weights=weights)
+        if found.problems:
+            raise ExportError("The SavedModel is unfit: " + "; ".join(found.problems))
+        rows = coerce(rows, read_signature(folder).inputs)
+        expected = _answers(model, rows)
+        tolerance = rounding(model)
+        largest = _compare(folder, rows, expected, tolerance)
+        write_golden(folder, rows, expected, tolerance)
+        write_warm_up(folder, rows, batch_sizes or [1])
+        write_manifest(folder, facts)
+        path = publish(folder, base, version)
+    return Export(path, int(path.name), found.file_bytes, largest, found, errors)
 
 
 def _check_model(model: Any) -> None:
@@ -145,50 +196,71 @@ def _check_input(name: str, tensor: keras.KerasTensor) -> None:
         )
 
 
-def _save(module: tf.Module, function: Any, folder: Path) -> None:
-    try:
-        tf.saved_model.save(module, str(folder), signatures=function)
-    except AssertionError as error:
-        raise ExportError(
-            "The model reads a variable or table that is none of its own: "
-            f"{str(error)[:500]}"
-        ) from error
+def _check_batch_sizes(batch_sizes: Sequence[int] | None) -> None:
+    for size in () if batch_sizes is None else batch_sizes:
+        positive_int("batch_sizes", size)
+    if batch_sizes is not None and not 0 < len(batch_sizes) <= MOST_RECORDS:
+        raise ValueError(
+            f"`batch_sizes` should be 1 to {MOST_RECORDS} numbers. "
+            f"Received: batch_sizes={batch_sizes!r}"
+        )
+
+
+def _save(model: keras.Model, folder: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory() as files,
+        vocabularies_in_files(model, Path(files)),
+    ):
+        function, module = serving_function(model)
+        found = signatures(model, function)
+        functions = {name: signature.function for name, signature in found.items()}
+        try:
+            tf.saved_model.save(module, str(folder), signatures=functions)
+        except AssertionError as error:
+            raise ExportError(
+                "The model reads a variable or table that is none of its own: "
+                f"{str(error)[:500]}"
+            ) from error
+    set_methods(folder, {name: signature.method for name, signature in found.items()})
     (folder / "assets").mkdir(exist_ok=True)
 
 
-def _compare(model: keras.Model, folder: Path, rows: Mapping[str, Any]) -> float:
-    arrays = coerce(rows, read_signature(folder).inputs)
+def _answers(model: keras.Model, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The Keras model's outputs, in float32."""
     tensors = {
-        name: tf.convert_to_tensor(array, model.input[name].dtype)
-        for name, array in arrays.items()
+        name: tf.convert_to_tensor(rows[name], tensor.dtype)
+        for name, tensor in model.input.items()
     }
-    expected = model(tensors, training=False)
-    served = run_in_cpp_session(folder, arrays)
+    outputs = model(tensors, training=False)
+    return {
+        name: keras.ops.convert_to_numpy(value).astype(np.float32)
+        for name, value in sorted(outputs.items())
+    }
+
+
+def _compare(
+    folder: Path,
+    rows: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    tolerance: float,
+) -> float:
+    served = run_in_cpp_session(folder, rows)
     if set(served) != set(expected):
         raise ExportError(
             f"The outputs should be {sorted(expected)}. Received: {sorted(served)}"
         )
-    tolerance = rounding(model)
-    return max(
-        _difference(task, served[task], keras.ops.convert_to_numpy(value), tolerance)
-        for task, value in sorted(expected.items())
-    )
-
-
-def _difference(
-    task: str, served: np.ndarray, expected: np.ndarray, tolerance: float
-) -> float:
-    expected = expected.astype(np.float32)
-    if served.shape != expected.shape:
-        raise ExportError(
-            f"Output {task!r} should have the shape {expected.shape} in the C++ "
-            f"session. Received: shape={served.shape}"
-        )
-    scale = np.maximum(1.0, np.abs(expected))
-    difference = float(np.max(np.abs(served - expected) / scale, initial=0.0))
-    if not difference <= tolerance:
-        raise ExportError(
-            f"Output {task!r} should differ by at most {tolerance:g} between the Keras "
-            f"model and the C++ session. Received: difference={difference}"
-        )
-    return difference
+    differences = {}
+    for name, value in expected.items():
+        if served[name].shape != value.shape:
+            raise ExportError(
+                f"Output {name!r} should have the shape {value.shape} in the C++ "
+                f"session. Received: shape={served[name].shape}"
+            )
+        differences[name] = difference(served[name], value)
+        if not differences[name] <= tolerance:
+            raise ExportError(
+                f"Output {name!r} should differ by at most {tolerance:g} between the "
+                f"Keras model and the C++ session. Received: "
+                f"difference={differences[name]}"
+            )
+    return max(differences.values())

@@ -11,14 +11,11 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2, tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfmtl.serving.saved_model import (
-    PathLike,
-    read_meta_graph,
-    read_signature,
-    read_variables,
-)
+from tfmtl.serving.saved_model import PathLike, read_meta_graph, read_variables
 
 FORBIDDEN = ("EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule", "XlaLaunch")
+DEFAULT, INIT_OP = "serving_default", "__saved_model_init_op"
+CLASSES = ("tensorflow/serving/classify", "classes")
 LARGE = 4096  # bytes from which a stored tensor is listed and should be unique
 
 
@@ -59,7 +56,7 @@ class Scan:
         variable_bytes: The values of all variables.
         weight_bytes: The values of the float arrays among both.
         graph_bytes: The size of `saved_model.pb` without its constants' values.
-        file_bytes: The size of all files.
+        file_bytes: The size of all files, without `assets.extra`.
         large: The stored tensors of 4096 bytes and more, the largest first.
         problems: Why a model server would refuse it, or answer wrongly.
     """
@@ -74,17 +71,11 @@ class Scan:
     problems: tuple[str, ...]
 
 
-def scan(
-    path: PathLike,
-    signature: str = "serving_default",
-    *,
-    weights: Iterable[np.ndarray] = (),
-) -> Scan:
+def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
     """Scans a SavedModel without loading it.
 
     Args:
         path: The folder of the SavedModel.
-        signature: The signature whose types and shapes are checked.
         weights: The model's own weights, if known. A tensor may be stored as often
             as it occurs there; any other only once.
 
@@ -92,14 +83,13 @@ def scan(
         The facts. Nothing is raised for a problem: see `Scan.problems`.
 
     Raises:
-        ValueError: If there is no SavedModel or no such signature.
+        ValueError: If there is no SavedModel.
 
     Example:
         `scan(pruned).weight_bytes < scan(full).weight_bytes`
     """
     path = Path(path)
     meta_graph = read_meta_graph(path)
-    signature_def = read_signature(path, signature)
     nodes = list(_nodes(meta_graph.graph_def))
     protos = {name: n.attr["value"].tensor for name, n in nodes if n.op == "Const"}
     constants = [_stored_constant(name, proto) for name, proto in protos.items()]
@@ -112,7 +102,7 @@ def scan(
     problems = [
         *([] if has_variables else ["`variables/variables.index` is missing"]),
         *_node_problems(nodes, meta_graph.graph_def),
-        *_signature_problems(signature_def),
+        *_signature_problems(meta_graph.signature_def),
         *_repetitions(large, weights),
     ]
     return Scan(
@@ -121,10 +111,14 @@ def scan(
         variable_bytes=sum(s.bytes for s in variables),
         weight_bytes=sum(s.bytes for s in stored if s.weight),
         graph_bytes=Path(path, "saved_model.pb").stat().st_size - constant_protos,
-        file_bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+        file_bytes=_size(path) - _size(path / "assets.extra"),
         large=tuple(large),
         problems=tuple(problems),
     )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _nodes(graph: graph_pb2.GraphDef) -> Iterator[tuple[str, node_def_pb2.NodeDef]]:
@@ -172,20 +166,31 @@ def _node_problems(
             yield f"function {name!r} demands XLA, which model servers disable"
 
 
-def _signature_problems(signature: meta_graph_pb2.SignatureDef) -> Iterator[str]:
-    for kind, ends in (("input", signature.inputs), ("output", signature.outputs)):
-        for name, info in sorted(ends.items()):
-            shape = info.tensor_shape
-            if shape.unknown_rank or not shape.dim or shape.dim[0].size != -1:
-                sizes = None if shape.unknown_rank else [d.size for d in shape.dim]
+def _signature_problems(
+    signatures: Mapping[str, meta_graph_pb2.SignatureDef],
+) -> Iterator[str]:
+    names = sorted(set(signatures) - {INIT_OP})
+    if DEFAULT not in names:
+        yield f"there is no signature {DEFAULT!r}, but {names}"
+    for name in names:
+        ends = signatures[name]
+        place = "" if name == DEFAULT else f" of signature {name!r}"
+        for kind, infos in (("input", ends.inputs), ("output", ends.outputs)):
+            for key, info in sorted(infos.items()):
+                shape = info.tensor_shape
+                if shape.unknown_rank or not shape.dim or shape.dim[0].size != -1:
+                    sizes = None if shape.unknown_rank else [d.size for d in shape.dim]
+                    yield (
+                        f"{kind} {key!r}{place} should have an unknown first "
+                        f"dimension, the batch. Received: shape={sizes}"
+                    )
+        for key, info in sorted(ends.outputs.items()):
+            wanted = tf.string if (ends.method_name, key) == CLASSES else tf.float32
+            if info.dtype != wanted.as_datatype_enum:
                 yield (
-                    f"{kind} {name!r} should have an unknown first dimension, the "
-                    f"batch. Received: shape={sizes}"
+                    f"output {key!r}{place} should be {wanted.name}. Received: "
+                    f"dtype={tf.as_dtype(info.dtype).name}"
                 )
-    for name, info in sorted(signature.outputs.items()):
-        if info.dtype != tf.float32.as_datatype_enum:
-            dtype = tf.as_dtype(info.dtype).name
-            yield f"output {name!r} should be float32. Received: dtype={dtype}"
 
 
 def _repetitions(large: list[Stored], weights: Iterable[np.ndarray]) -> Iterator[str]:

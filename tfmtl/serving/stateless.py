@@ -67,7 +67,7 @@ def read_weights(model: keras.Model) -> dict[str, np.ndarray]:
 def serving_function(
     model: keras.Model,
 ) -> tuple[tf.types.experimental.Callable, Served]:
-    """Makes the function to serve and the module to save with it.
+    """Makes the function that all signatures call, and the module to save with it.
 
     Args:
         model: A Functional model with dict inputs and outputs.
@@ -116,7 +116,7 @@ def _lookups(
     # A layer also holds tables for `adapt` alone; only what the function reads counts.
     handles = {id(tensor) for tensor in function.captured_inputs}
     kind = tf.saved_model.experimental.TrackableResource
-    found = _walk(model, lambda value: isinstance(value, kind))
+    found = walk(model, lambda value: isinstance(value, kind))
     return [table for table in found if id(table.resource_handle) in handles]
 
 
@@ -135,7 +135,19 @@ def _finish(output: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     return tf.cast(output, tf.float32)
 
 
-def _walk(root: keras.Layer, wanted: Callable[[Any], bool]) -> Iterator[Any]:
+def walk(root: keras.Layer, wanted: Callable[[Any], bool]) -> Iterator[Any]:
+    """Finds what layers hold, at any depth.
+
+    Args:
+        root: A layer or model.
+        wanted: Whether a value is wanted.
+
+    Yields:
+        The values, each once.
+
+    Example:
+        `list(walk(model, lambda value: isinstance(value, keras.layers.Dense)))`
+    """
     seen: set[int] = set()
     pending: list[Any] = [root]
     while pending:

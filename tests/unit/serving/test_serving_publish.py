@@ -1,9 +1,57 @@
-"""Version folders: numbering, staging, publishing by rename."""
+"""Version folders: numbering, staging, locks, publishing by rename."""
+
+import errno
+import os
+import subprocess
+import sys
 
 import pytest
+import tensorflow as tf
 
 from tfmtl.serving import versions
-from tfmtl.serving.publish import choose_version, publish, staging
+from tfmtl.serving.publish import (
+    DiskFullError,
+    choose_version,
+    locked,
+    publish,
+    replace_file,
+    staging,
+)
+
+# Another process that holds a lock file until its standard input ends.
+HOLDER = """
+import fcntl, os, sys
+descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+os.write(descriptor, b"process %d on elsewhere" % os.getpid())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold():
+    """Starts processes that hold a lock file each."""
+    holders = []
+
+    def start(file):
+        holder = subprocess.Popen(
+            [sys.executable, "-I", "-c", HOLDER, str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        holders.append(holder)
+        assert holder.stdout.readline() == b"held\n"
+        return holder
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate(timeout=30)
+
+
+def names(folder):
+    return sorted(child.name for child in folder.iterdir())
 
 
 def test_only_whole_integers_are_versions(tmp_path):
@@ -35,10 +83,10 @@ def test_same_number_in_other_digits_is_refused(tmp_path):
 def test_staged_folder_is_no_version_and_is_removed(tmp_path):
     with pytest.raises(KeyboardInterrupt), staging(tmp_path) as folder:
         (folder / "half").write_text("written")
-        assert folder.parent == tmp_path
+        assert folder.stat().st_dev == tmp_path.stat().st_dev
         assert versions(tmp_path) == ()
         raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_publish(tmp_path):
@@ -48,10 +96,55 @@ def test_publish(tmp_path):
         path = publish(folder, tmp_path, 2)
     assert path == tmp_path / "2"
     assert (path / "variables" / "data").read_text() == "x"
-    assert [child.name for child in tmp_path.iterdir()] == ["2"]
+    assert names(tmp_path) == ["2"]
+    assert names(path) == ["variables"]
 
 
-def test_second_of_two_at_once_is_refused(tmp_path, monkeypatch):
+def test_version_is_chosen_when_it_is_published(tmp_path):
+    with staging(tmp_path) as first, staging(tmp_path) as second:
+        paths = [publish(folder, tmp_path) for folder in (second, first)]
+    assert paths == [tmp_path / "1", tmp_path / "2"]
+
+
+def test_everything_is_on_disk_before_the_name_is(tmp_path, monkeypatch):
+    steps = []
+    fsync, rename = os.fsync, os.rename
+
+    def traced_sync(descriptor):
+        steps.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def traced_rename(source, target):
+        steps.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", traced_sync)
+    monkeypatch.setattr(os, "rename", traced_rename)
+    with staging(tmp_path) as folder:
+        (folder / "variables").mkdir()
+        (folder / "variables" / "data").write_text("x")
+        staged = {str(folder), *(str(path) for path in folder.rglob("*"))}
+        publish(folder, tmp_path)
+    assert set(steps[:3]) == staged
+    assert steps[3:] == ["rename", str(tmp_path)]
+
+
+@pytest.mark.parametrize("content", [[], ["live"]])
+def test_existing_version_is_refused(tmp_path, content):
+    (tmp_path / "2").mkdir()
+    for name in content:
+        (tmp_path / "2" / name).write_text("x")
+    with (
+        pytest.raises(FileExistsError, match="Received: version=2"),
+        staging(tmp_path) as folder,
+    ):
+        (folder / "data").write_text("y")
+        publish(folder, tmp_path, 2)
+    assert names(tmp_path) == ["2"]
+    assert names(tmp_path / "2") == content
+
+
+def test_folder_that_appears_at_the_last_moment_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "live").write_text("x")
     monkeypatch.setattr("tfmtl.serving.publish.choose_version", lambda *_: 2)
@@ -59,4 +152,138 @@ def test_second_of_two_at_once_is_refused(tmp_path, monkeypatch):
         (folder / "data").write_text("y")
         with pytest.raises(FileExistsError, match="Received: version=2"):
             publish(folder, tmp_path, 2)
-    assert [child.name for child in (tmp_path / "2").iterdir()] == ["live"]
+    assert names(tmp_path / "2") == ["live"]
+
+
+def test_lock_of_a_living_process_is_respected(tmp_path, hold):
+    holder = hold(tmp_path / ".lock")
+    message = rf"become free within 0.05 s.*held by process {holder.pid} on elsewhere"
+    with (
+        pytest.raises(TimeoutError, match=message),
+        locked(tmp_path, timeout=0.05),
+    ):
+        pass
+    assert names(tmp_path) == [".lock"]
+
+
+def test_publishing_waits_for_the_lock_and_leaves_nothing(tmp_path, hold):
+    with (
+        pytest.raises(TimeoutError, match="held by process"),
+        staging(tmp_path) as folder,
+    ):
+        holder = hold(tmp_path / ".lock")
+        publish(folder, tmp_path, timeout=0.05)
+    holder.communicate(timeout=30)
+    assert names(tmp_path) == [".lock"]
+
+
+def test_lock_of_a_dead_process_is_taken_over(tmp_path, hold):
+    holder = hold(tmp_path / ".lock")
+    holder.kill()
+    holder.wait(timeout=30)
+    assert "elsewhere" in (tmp_path / ".lock").read_text()
+    with locked(tmp_path, timeout=0.0):
+        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
+    assert names(tmp_path) == []
+
+
+def test_lock_file_removed_by_its_last_holder_is_no_lock(tmp_path, monkeypatch):
+    """A process that opened the file before its holder removed it starts again."""
+    opened, real = [], os.open
+
+    def removed_once_opened(path, *arguments):
+        descriptor = real(path, *arguments)
+        if not opened:
+            os.unlink(path)
+        opened.append(path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed_once_opened)
+    with locked(tmp_path, timeout=1.0):
+        assert (tmp_path / ".lock").exists()
+    assert len(opened) == 2
+
+
+def test_staging_of_the_dead_is_swept_and_of_the_living_is_not(tmp_path, hold):
+    for name in ("dead", "living", "without-owner"):
+        (tmp_path / f".staging-{name}" / "version").mkdir(parents=True)
+        (tmp_path / f".staging-{name}" / "version" / "half").write_text("x")
+    holders = [
+        hold(tmp_path / f".staging-{name}" / "owner") for name in ("dead", "living")
+    ]
+    holders[0].kill()
+    holders[0].wait(timeout=30)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "live").write_text("x")
+    with staging(tmp_path) as folder:
+        own = folder.parent.name
+        assert names(tmp_path) == sorted([".staging-living", own, "1"])
+        with staging(tmp_path):  # one's own is alive too
+            assert folder.is_dir()
+    assert names(tmp_path) == [".staging-living", "1"]
+    assert (tmp_path / ".staging-living" / "version" / "half").read_text() == "x"
+    assert names(tmp_path / "1") == ["live"]
+
+
+def test_full_disk_has_its_own_error(tmp_path):
+    (tmp_path / "1").mkdir()
+    with (
+        pytest.raises(
+            DiskFullError, match=r"unknown number of bytes needed, 3 written"
+        ),
+        staging(tmp_path) as folder,
+        open("/dev/full", "w") as full,
+    ):
+        (folder / "data").write_text("abc")
+        full.write("x")
+        full.flush()
+    assert names(tmp_path) == ["1"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_tensorflow_on_a_full_disk(tmp_path, code):
+    message = f"/models/saved_model.pb; {os.strerror(code)}"
+    with pytest.raises(DiskFullError) as raised, staging(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path)
+
+
+def test_other_want_of_resources_is_no_full_disk(tmp_path):
+    with pytest.raises(tf.errors.ResourceExhaustedError), staging(tmp_path):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+
+def test_too_little_room_is_said_before_writing(tmp_path):
+    with (
+        pytest.raises(
+            DiskFullError, match=f"Received: {2**62} bytes needed, 0 written"
+        ),
+        staging(tmp_path, needed=2**62),
+    ):
+        pytest.fail("there is no such disk")
+    assert names(tmp_path) == []
+
+
+def test_replaced_file(tmp_path):
+    file = tmp_path / "models.config"
+    replace_file(file, b"old")
+    file.chmod(0o640)
+    replace_file(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert names(tmp_path) == ["models.config"]
+
+
+def test_file_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    file = tmp_path / "models.config"
+    file.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        replace_file(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == ["models.config"]

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfmtl.serving.rows import coerce, repeat
 from tfmtl.serving.saved_model import read_signature
@@ -45,3 +47,11 @@ def test_repeat():
     repeated = repeat({"x": [1, 2], "y": [[1], [2]]}, 5)
     assert repeated["x"].tolist() == [1, 2, 1, 2, 1]
     assert repeated["y"].shape == (5, 1)
+
+
+def test_zero_bytes_at_the_end_of_a_text_stay():
+    infos = {"x": meta_graph_pb2.TensorInfo(dtype=tf.string.as_datatype_enum)}
+    for given in ([b"a\x00", b"\x00\x00"], [["a\x00"], ["\x00\x00"]]):
+        found = coerce({"x": given}, infos)["x"].ravel().tolist()
+        assert found == [b"a\x00", b"\x00\x00"]
+        assert len(repeat({"x": given}, 3)["x"].ravel()[2]) == 2

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from tfmtl.serving import export, scan
@@ -99,6 +98,16 @@ def test_model_export_of_keras_stores_twice(small_model, tmp_path):
     assert "one tensor is stored 2 times" in problems(tmp_path)
 
 
-def test_unknown_signature_is_refused(exported):
-    with pytest.raises(ValueError, match="Received: signature='other'"):
-        scan(exported.path, "other")
+def test_every_signature_is_checked(tmp_path):
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    good = tf.function(lambda x: {"y": x}).get_concrete_function(spec)
+    bad = tf.function(lambda x: {"y": tf.cast(x, tf.int32)})
+    signatures = {"task": bad.get_concrete_function(spec), "other": good}
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures=signatures)
+    assert "there is no signature 'serving_default', but ['other', 'task']" in (
+        problems(tmp_path)
+    )
+    assert (
+        "output 'y' of signature 'task' should be float32. Received: dtype=int32"
+        in problems(tmp_path)
+    )

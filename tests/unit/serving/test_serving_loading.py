@@ -1,0 +1,451 @@
+"""Loading of untrusted `.keras` files: refused with a reason, in bounded memory."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import tfmtl
+from tfmtl.features import Bucketized, Categorical, Cross, Numeric, Sequence
+from tfmtl.layers import PositionBias
+from tfmtl.serving.loading import MOST_FILES, UnsafeModelError, load_model
+from tfmtl.tasks import Binary, Regression
+
+MEBIBYTE = 2**20
+LIMIT = 256 * MEBIBYTE
+FILES = ("metadata.json", "config.json", "model.weights.h5")
+RECIPES = {
+    "single_task": {},
+    "shared_bottom": {},
+    "omoe": {},
+    "mmoe": {},
+    "cgc": {},
+    "ple": {},
+    "adatt": {},
+    "cross_stitch": {},
+    "snr": {"levels": [(4, 8), (3, 8)]},
+}
+
+
+def columns(rows=40):
+    rng = np.random.default_rng(0)
+    return {
+        "age": rng.normal(40, 10, (rows, 1)).astype("f4"),
+        "hour": rng.uniform(0, 24, (rows, 1)).astype("f4"),
+        "country": rng.choice(np.array(["at", "de", "ch"], object), (rows, 1)),
+        "user": rng.integers(-1, 10**12, (rows, 1)),
+        "tags": rng.integers(-1, 20, (rows, 4)),
+    }
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Every kind of feature, one with a vocabulary that is a file."""
+    file = tmp_path_factory.mktemp("vocabularies") / "tags.txt"
+    file.write_text("\n".join(map(str, range(20))))
+    specs = [
+        Numeric("age"),
+        Bucketized("hour", buckets=4),
+        Categorical("country"),
+        Categorical("user", dtype="int64", hash_bins=50),
+        Cross("pair", columns=("country", "user"), hash_bins=30),
+        Sequence("tags", dtype="int64", vocabulary=str(file), length=4),
+    ]
+    return tfmtl.features.adapt(specs, columns())
+
+
+def saved(model, path):
+    model.save(path)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A file of one small layer."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3,), name="x")
+    y = keras.layers.Dense(2, name="y")(x)
+    return saved(keras.Model({"x": x}, {"y": y}), tmp_path / "small.keras")
+
+
+def remade(path, contents, name="hostile.keras"):
+    """A copy of a file with some entries' contents, or generators of them, replaced."""
+    target = path.with_name(name)
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in (*FILES, *(set(contents) - set(FILES))):
+            content = contents.get(entry)
+            if content is None:
+                content = [old.read(entry)]
+            with new.open(entry, "w", force_zip64=True) as file:
+                for part in content:
+                    file.write(part)
+    return target
+
+
+def with_config(path, change, name="hostile.keras"):
+    """A copy of a file whose configuration a function has changed."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    change(config)
+    return remade(path, {"config.json": [json.dumps(config).encode()]}, name)
+
+
+def with_weights(path, write, name="hostile.keras"):
+    """A copy of a file with other weights, written by a function of an HDF5 file."""
+    beside = path.with_suffix(".h5")
+    with h5py.File(beside, "w") as file:
+        write(file)
+    return remade(path, {"model.weights.h5": [beside.read_bytes()]}, name)
+
+
+def layer_of(config, name):
+    [found] = [e for e in config["config"]["layers"] if e["config"]["name"] == name]
+    return found
+
+
+def same(model, loaded, rows):
+    expected = model.predict(rows, verbose=0)
+    got = loaded.predict(rows, verbose=0)
+    for task, value in expected.items():
+        np.testing.assert_array_equal(got[task], value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_models_load(recipe, features, tmp_path):
+    keras.utils.set_random_seed(0)
+    tasks = [Binary("click"), Regression("time")]
+    build = getattr(tfmtl.models, recipe)
+    if recipe == "single_task":
+        tasks = tasks[:1]
+    model = build(features, tasks, **RECIPES[recipe])
+    model.compile("adam")
+    path = saved(model, tmp_path / "model.keras")
+    rows = {
+        name: column.astype(object if column.dtype == object else column.dtype)
+        for name, column in columns(8).items()
+    }
+    loaded = load_model(path)
+    assert not loaded.compiled
+    same(model, loaded, rows)
+    folded = saved(tfmtl.folding.fold(model), tmp_path / "folded.keras")
+    same(model, load_model(folded), rows)
+
+
+def test_layers_of_ones_own_and_nested_models_load(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4, 3), name="x")
+    inner = keras.Sequential([keras.layers.Dense(3), keras.layers.LayerNormalization()])
+    y = keras.layers.Bidirectional(keras.layers.LSTM(2))(inner(x))
+    model = keras.Model({"x": x}, {"y": y})
+    path = saved(model, tmp_path / "model.keras")
+    rows = {"x": np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")}
+    same(model, load_model(path), rows)
+
+
+def test_limit_is_lifted_afterwards(small):
+    load_model(small, max_bytes=LIMIT)
+    assert np.ones(LIMIT // 4).sum() == LIMIT // 4  # 8 bytes each
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, None])
+def test_max_bytes_is_checked(small, value):
+    message = f"`max_bytes` should be a positive integer. Received: max_bytes={value!r}"
+    with pytest.raises(ValueError, match=message):
+        load_model(small, max_bytes=value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.h5", "model.zip", "none.keras", "folder.keras"]
+)
+def test_other_files_are_refused(small, name):
+    path = small.with_name(name)
+    if name == "folder.keras":
+        path.mkdir()
+    elif name != "none.keras":
+        path.write_bytes(small.read_bytes())
+    with pytest.raises(
+        UnsafeModelError, match="`path` should be a .keras file. Received: "
+    ):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../escaped",
+        "assets/../../escaped",
+        "/tmp/escaped",
+        "assets\\..\\escaped",
+        "C:x",
+        "model.weights.npz",
+        "config.json/",
+    ],
+)
+def test_strange_names_are_refused(small, name):
+    with zipfile.ZipFile(small, "a") as archive:
+        archive.writestr(name, b"")
+    with pytest.raises(
+        UnsafeModelError, match="holds Keras' own files and assets only"
+    ):
+        load_model(small)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing_files_are_refused(small, name):
+    path = small.with_name("few.keras")
+    with zipfile.ZipFile(small) as old, zipfile.ZipFile(path, "w") as new:
+        for entry in set(FILES) - {name}:
+            new.writestr(entry, old.read(entry))
+    with pytest.raises(UnsafeModelError, match="should be a model that holds "):
+        load_model(path)
+
+
+def test_files_that_are_there_twice_are_refused(small):
+    with zipfile.ZipFile(small, "a") as archive:
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("config.json", b"{}")
+    with pytest.raises(
+        UnsafeModelError, match="holds each file once. Received: .*config"
+    ):
+        load_model(small)
+
+
+def test_too_many_files_are_refused(small):
+    with zipfile.ZipFile(small, "a") as archive:
+        for number in range(MOST_FILES):
+            archive.writestr(f"assets/{number}", b"")
+    with pytest.raises(
+        UnsafeModelError, match="at most 10,000 files. Received: 10,003"
+    ):
+        load_model(small)
+
+
+def test_broken_archives_are_refused(small):
+    content = bytearray(small.read_bytes())
+    start = content.index(b"model.weights.h5") + len("model.weights.h5")
+    content[start + 100 : start + 200] = bytes(100)
+    small.write_bytes(content)
+    with pytest.raises(UnsafeModelError, match="is whole. Received: Bad CRC"):
+        load_model(small)
+
+
+def test_lambdas_are_refused_even_where_unsafe_loading_is_on(small):
+    def add_lambda(config):
+        layer_of(config, "y")["config"]["activation"] = {
+            "class_name": "__lambda__",
+            "config": {"value": ["4wAAAAA=", None, None]},
+        }
+
+    def load(path):
+        keras.config.enable_unsafe_deserialization()  # in this thread
+        return load_model(path)
+
+    path = with_config(small, add_lambda)
+    with ThreadPoolExecutor(1) as thread:
+        with pytest.raises(UnsafeModelError, match="lambda.*arbitrary code execution"):
+            thread.submit(load, path).result()
+
+
+def test_lambda_layers_are_refused(tmp_path):
+    x = keras.Input((3,), name="x")
+    model = keras.Model({"x": x}, {"y": keras.layers.Lambda(lambda x: x + 1)(x)})
+    path = saved(model, tmp_path / "model.keras")
+    with pytest.raises(UnsafeModelError, match="Keras loads in safe mode.*Lambda"):
+        load_model(path)
+
+
+def test_unknown_layers_are_refused(small):
+    def rename(config):
+        layer_of(config, "y").update(class_name="Other", registered_name="Other>Other")
+
+    with pytest.raises(UnsafeModelError, match="Could not locate class 'Other'"):
+        load_model(with_config(small, rename))
+
+
+def test_nesting_is_refused(small):
+    deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    path = remade(small, {"config.json": [deep]})
+    with pytest.raises(
+        UnsafeModelError, match="Keras loads in safe mode. Received: maximum rec"
+    ):
+        load_model(path)
+
+
+def external_link(file):
+    file["layers/y/vars/0"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft_link(file):
+    file["layers/y/vars/0"] = h5py.SoftLink("/elsewhere")
+
+
+def loop(file):
+    file.create_group("layers")["again"] = file["/"]
+
+
+def external_data(file):
+    file.create_dataset("layers/y/vars/0", (9,), "u1", external=[("/etc/passwd", 0, 9)])
+
+
+def virtual_data(file):
+    layout = h5py.VirtualLayout((9,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "data", (9,))
+    file.create_virtual_dataset("layers/y/vars/0", layout)
+
+
+def objects(file):
+    file.create_dataset("layers/y/vars/0", data=["a"], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (external_link, "no links in model.weights.h5. Received: a ExternalLink"),
+        (soft_link, "no links in model.weights.h5. Received: a SoftLink"),
+        (loop, "each group of model.weights.h5 in one place. Received: '/"),
+        (external_data, "numbers in model.weights.h5 that are stored there"),
+        (virtual_data, "numbers in model.weights.h5 that are stored there"),
+        (objects, "numbers in model.weights.h5 that are stored there"),
+    ],
+)
+def test_weights_that_point_elsewhere_are_refused(small, write, message):
+    with pytest.raises(UnsafeModelError, match=f"should be a model that has {message}"):
+        load_model(with_weights(small, write))
+
+
+def test_what_is_no_hdf5_is_refused(small):
+    path = remade(small, {"model.weights.h5": [b"something else"]})
+    with pytest.raises(
+        UnsafeModelError, match="has a readable model.weights.h5. Received:"
+    ):
+        load_model(path)
+
+
+def bombs(small):
+    """Hostile files, by what is said of them."""
+
+    def blanks(count):
+        return (b" " * MEBIBYTE for _ in range(count))
+
+    def declared(file):
+        for k in range(4):
+            shape = (1, 10**12) if k == 3 else (2,)
+            file.create_dataset(f"layers/y/vars/{k}", shape, chunks=True)
+
+    def units(count):
+        def change(config):
+            layer_of(config, "y")["config"]["units"] = count
+
+        return change
+
+    def layer(made):
+        def change(config):
+            old = layer_of(config, "y")
+            new = keras.saving.serialize_keras_object(made)
+            old |= {
+                key: new[key] for key in ("module", "class_name", "registered_name")
+            }
+            old["config"] = {**new["config"], "name": "y"}
+            old["build_config"] = {"input_shape": [None, 3]}
+
+        return change
+
+    def numbers(key, **values):
+        def change(config):
+            layer_of(config, "y")["config"][key] |= values
+
+        return change
+
+    def experts(config):
+        layer(tfmtl.layers.Experts(2, 2))(config)
+        layer_of(config, "y")["config"] |= {"num_experts": 10**7, "units": [10**4]}
+
+    def routing(config):
+        layer(PositionBias(4))(config)
+        layer_of(config, "y")["config"]["num_positions"] = 10**10
+
+    def embedding(config):
+        layer(keras.layers.Embedding(3, 2))(config)
+        layer_of(config, "y")["config"]["input_dim"] = 10**11
+
+    def rows(config):
+        layer(keras.layers.Dense(2))(config)
+        layer_of(config, "y")["build_config"]["input_shape"] = [None, 10**11]
+
+    def constants(config):
+        layer(tfmtl.layers.SoftmaxGate(2, 2))(config)
+        layer_of(config, "y")["config"] |= {
+            "num_outputs": 10**5,
+            "num_experts": 10**5,
+        }
+
+    memory = "loads in 268,435,456 bytes of memory. Received: one that needs more"
+    yield "of config.json", remade(small, {"config.json": blanks(800)}, "config.keras")
+    yield "of files", remade(small, {"assets/a": blanks(300)}, "assets.keras")
+    yield "of weights", with_weights(small, declared, "h5.keras")
+    for name, change in {
+        "units": units(10**9),
+        "more_units": units(10**12),
+        "experts": experts,
+        "positions": routing,
+        "embedding": embedding,
+        "rows": rows,
+        "constants": constants,
+    }.items():
+        yield memory, with_config(small, change, f"{name}.keras")
+    many = b"[" + b"{}," * (5 * MEBIBYTE) + b"0]"
+    yield memory, remade(small, {"config.json": [b'{"a":' + many + b"}"]}, "a.keras")
+
+
+CHILD = """
+import json, resource, sys
+import tfmtl
+from tfmtl.serving.loading import load_model
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+small, limit, *paths = sys.argv[1:]
+load_model(small)
+report = {}
+for path in paths:
+    before = peak()
+    try:
+        load_model(path, max_bytes=int(limit))
+        reason = "loaded"
+    except ValueError as error:
+        reason = str(error)
+    report[path] = [peak() - before, reason]
+load_model(small, max_bytes=int(limit))
+print("REPORT" + json.dumps(report))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux'")
+def test_bombs_are_refused_in_bounded_memory(small):
+    reasons = {str(path): reason for reason, path in bombs(small)}
+    assert all(Path(path).stat().st_size < 20 * MEBIBYTE for path in reasons)
+    process = subprocess.run(
+        [sys.executable, "-c", CHILD, str(small), str(LIMIT), *reasons],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    report = json.loads(process.stdout.split("REPORT")[1])
+    for path, reason in reasons.items():
+        grown, received = report[path]
+        assert reason in received and path in received, (path, received)
+        assert grown < LIMIT + 64 * MEBIBYTE, path

@@ -1,0 +1,230 @@
+"""Signatures: names, methods, numbers, and what each computes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmtl import features, folding, models, tasks
+from tfmtl.serving import export, run_in_cpp_session
+from tfmtl.serving.saved_model import read_meta_graph, read_signature
+
+WORDS = ("at", "de", "ch")
+KINDS = [
+    tasks.Binary("click"),
+    tasks.Binary("buy", after="click"),
+    tasks.Regression("time"),
+    tasks.Count("plays"),
+    tasks.MultiClass("mood", num_classes=3),
+    tasks.Ordinal("stars", num_levels=4),
+]
+METHODS = {
+    "classify_click": "classify",
+    "classify_buy": "classify",
+    "classify_mood": "classify",
+    "regress_time": "regress",
+    "regress_plays": "regress",
+}
+
+
+def make_ranker():
+    """Every kind of column, tasks of every method, and a score."""
+    keras.utils.set_random_seed(1)
+    columns = [
+        features.Numeric("age", mean=(40.0,), std=(10.0,)),
+        features.Numeric("wide", width=3, mean=(0.0,) * 3, std=(1.0,) * 3),
+        features.Categorical("country", vocabulary=WORDS),
+        features.Categorical("item", dtype="int64", hash_bins=50),
+        features.Bucketized("hour", boundaries=(6.0, 12.0, 18.0)),
+        features.Sequence("seen", dtype="int64", hash_bins=20, length=4),
+    ]
+    ranker = models.snr(columns, KINDS)
+    return models.with_score(ranker, {"click": 1.0, "buy": 5.0})
+
+
+ROWS = {
+    "age": [[31.0], [np.nan], [64.0]],
+    "wide": [[0.5, 1.0, -2.0], [np.nan] * 3, [3.0, 2.0, 1.0]],
+    "country": np.array([["de"], [""], ["zz"]], object),
+    "item": np.array([[7], [-1], [2**40]]),
+    "hour": [[3.0], [np.nan], [23.0]],
+    "seen": np.array([[1, 2, -1, -1], [-1] * 4, [9, 8, 7, 6]]),
+}
+
+
+def examples():
+    """The same rows, each without what it has no value of."""
+
+    def feature(values):
+        if isinstance(values[0], str):
+            texts = [value.encode() for value in values if value]
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=texts))
+        if isinstance(values[0], float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        ids = [value for value in values if value >= 0]
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=ids))
+
+    rows = [
+        {name: np.asarray(column, object)[k].tolist() for name, column in ROWS.items()}
+        for k in range(3)
+    ]
+    for name in ("age", "wide", "hour", "country"):
+        del rows[1][name]
+    return np.array(
+        [
+            tf.train.Example(
+                features=tf.train.Features(
+                    feature={name: feature(values) for name, values in row.items()}
+                )
+            ).SerializeToString()
+            for row in rows
+        ],
+        object,
+    )
+
+
+@pytest.fixture(scope="module")
+def ranker():
+    return make_ranker()
+
+
+@pytest.fixture(scope="module")
+def path(ranker, tmp_path_factory):
+    base = tmp_path_factory.mktemp("signatures")
+    return export(ranker, base, golden=ROWS).path
+
+
+@pytest.fixture(scope="module")
+def served(path):
+    return run_in_cpp_session(path, ROWS)
+
+
+def test_names_and_methods(path, ranker):
+    found = dict(read_meta_graph(path).signature_def)
+    del found["__saved_model_init_op"]
+    each = set(ranker.output)
+    assert {"score", "buy_conditional"} <= each or "score" in each
+    assert set(found) == {"serving_default", "serving_examples", *METHODS, *each}
+    for name, signature in found.items():
+        method = METHODS.get(name, "predict")
+        assert signature.method_name == f"tensorflow/serving/{method}"
+
+
+def test_each_output_has_a_signature_that_gives_it_alone(path, ranker, served):
+    assert set(served) == set(ranker.output)
+    for name in ranker.output:
+        assert set(read_signature(path, name).inputs) == set(ROWS)
+        alone = run_in_cpp_session(path, ROWS, name)
+        assert list(alone) == [name]
+        np.testing.assert_allclose(alone[name], served[name], atol=1e-6)
+
+
+def test_the_score_is_the_formula(path, served):
+    score = run_in_cpp_session(path, ROWS, "score")["score"]
+    np.testing.assert_allclose(score, served["click"] + 5 * served["buy"], atol=1e-6)
+
+
+def test_examples_are_rows(path, served):
+    found = run_in_cpp_session(path, {"examples": examples()}, "serving_examples")
+    assert set(found) == set(served)
+    for name, values in served.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_no_examples_give_no_rows(path):
+    given = {"examples": np.array([], object)}
+    for values in run_in_cpp_session(path, given, "serving_examples").values():
+        assert len(values) == 0
+
+
+def test_a_list_longer_than_its_column_is_cut(path, served):
+    example = tf.train.Example.FromString(examples()[2])
+    example.features.feature["seen"].int64_list.value.extend([1, 2, 3])
+    given = {"examples": np.array([example.SerializeToString()], object)}
+    found = run_in_cpp_session(path, given, "serving_examples")
+    np.testing.assert_array_equal(found["click"], served["click"][2:])
+
+
+@pytest.mark.parametrize("task", ["time", "plays"])
+def test_regression(path, served, task):
+    given = {"inputs": examples()}
+    found = run_in_cpp_session(path, given, f"regress_{task}")
+    np.testing.assert_array_equal(found["outputs"], served[task])
+
+
+@pytest.mark.parametrize("task", ["click", "buy", "mood"])
+def test_classification(path, served, task):
+    # The C++ session's script gives back numbers only; TensorFlow reads the texts.
+    signature = tf.saved_model.load(str(path)).signatures[f"classify_{task}"]
+    found = signature(inputs=tf.constant(examples()))
+    scores = served[task]
+    if task != "mood":
+        scores = np.concatenate([1 - scores, scores], axis=1)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+    names = [str(k).encode() for k in range(scores.shape[1])]
+    assert found["classes"].numpy().tolist() == [names] * 3
+
+
+def test_weights_are_stored_once_for_all_signatures(path, ranker):
+    sizes = {tuple(weight.shape): weight for weight in ranker.weights}
+    assert len(sizes) > 3
+    constants = [
+        node.attr["value"].tensor
+        for function in read_meta_graph(path).graph_def.library.function
+        for node in function.node_def
+        if node.op == "Const"
+    ]
+    kernel = ranker.get_layer("task_routing").weights[0].numpy()
+    same = [c for c in constants if np.array_equal(tf.make_ndarray(c), kernel)]
+    assert len(same) == 1
+
+
+def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
+    """An input that would fail the other task is never looked at."""
+    x = keras.Input((2,), name="x")
+    ids = keras.Input((1,), dtype="int32", name="ids")
+    table = keras.layers.Embedding(3, 1, name="table")(ids)
+    outputs = {
+        "cheap": keras.layers.Dense(1, name="dense")(x),
+        "table": keras.layers.Flatten(name="flat")(table),
+    }
+    written = export(keras.Model({"x": x, "ids": ids}, outputs), tmp_path)
+    rows = {"x": np.ones((1, 2), "float32"), "ids": np.array([[99]], "int32")}
+    assert run_in_cpp_session(written.path, rows, "cheap")["cheap"].shape == (1, 1)
+    with pytest.raises(RuntimeError, match="99 is not in"):
+        run_in_cpp_session(written.path, rows, "table")
+
+
+@pytest.mark.parametrize("name", ["serving_default", "serving_examples"])
+def test_names_of_signatures_are_refused_as_outputs(tmp_path, name):
+    x = keras.Input((2,), name="x")
+    model = keras.Model({"x": x}, {name: keras.layers.Dense(1)(x)})
+    with pytest.raises(ValueError, match=rf"which are signatures. Received: \['{name}"):
+        export(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shapes_beyond_columns_are_parsed(tmp_path):
+    image = keras.Input((2, 3), name="image")
+    flag = keras.Input((), dtype="bool", name="flag")
+    flat = keras.layers.Flatten()(image)
+    both = keras.layers.Concatenate()([flat, keras.ops.cast(flag, "float32")[:, None]])
+    model = keras.Model({"image": image, "flag": flag}, {"y": both})
+    written = export(model, tmp_path)
+    example = tf.train.Example()
+    example.features.feature["image"].float_list.value.extend(range(6))
+    example.features.feature["flag"].int64_list.value.append(1)
+    given = {"examples": np.array([example.SerializeToString()], object)}
+    found = run_in_cpp_session(written.path, given, "serving_examples")["y"]
+    assert found.tolist() == [[0, 1, 2, 3, 4, 5, 1]]
+
+
+def test_fold_in_export_equals_fold_before(ranker, tmp_path):
+    first = export(ranker, tmp_path, fold=True, golden=ROWS, batch_sizes=[64])
+    second = export(
+        folding.fold(ranker, batch_size=64), tmp_path, golden=ROWS, batch_sizes=[64]
+    )
+    assert first.scan.weight_bytes == second.scan.weight_bytes
+    answers = [run_in_cpp_session(written.path, ROWS) for written in (first, second)]
+    for name, values in answers[0].items():
+        np.testing.assert_array_equal(values, answers[1][name])

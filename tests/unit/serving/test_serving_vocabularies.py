@@ -1,0 +1,96 @@
+"""Vocabularies are files of the SavedModel, whatever they came from."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfmtl import features, models, tasks
+from tfmtl.serving import export, run_in_cpp_session
+
+COUNT = 3000
+TEXTS = [f"value {k}" for k in range(COUNT)]
+IDS = [k * k + 5 for k in range(COUNT)]
+
+
+def string_model():
+    word = keras.Input((1,), dtype="string", name="word")
+    rows = keras.layers.StringLookup(vocabulary=TEXTS, name="words")(word)
+    table = keras.layers.Embedding(COUNT + 1, 2, "normal", name="table")
+    return keras.Model(
+        {"word": word}, {"y": keras.layers.Flatten(name="flat")(table(rows))}
+    )
+
+
+def id_model():
+    ids = keras.Input((1,), dtype="int64", name="ids")
+    lookup = keras.layers.IntegerLookup(
+        vocabulary=IDS, mask_token=0, num_oov_indices=2, name="ids_lookup"
+    )
+    table = keras.layers.Embedding(COUNT + 3, 2, "normal", name="table")
+    return keras.Model(
+        {"ids": ids}, {"y": keras.layers.Flatten(name="flat")(table(lookup(ids)))}
+    )
+
+
+CASES = {
+    "strings": (string_model, {"word": [["value 0"], ["value 2999"], ["?"], [""]]}),
+    "ids": (id_model, {"ids": [[5], [IDS[-1]], [0], [1], [2]]}),
+}
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_a_vocabulary_is_a_file(tmp_path, case, reload):
+    make, rows = CASES[case]
+    keras.utils.set_random_seed(0)
+    model = make()
+    given = {name: keras.ops.convert_to_tensor(rows[name]) for name in rows}
+    expected = model(given)
+    if reload:
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    [lookup] = [layer for layer in model.layers if hasattr(layer, "lookup_table")]
+    table = lookup.lookup_table
+    path = export(model, tmp_path / "models").path
+    assert lookup.lookup_table is table
+    assert len(list((path / "assets").iterdir())) == 1
+    assert b"value 17" not in (path / "saved_model.pb").read_bytes()
+    served = run_in_cpp_session(path, rows)["y"]
+    np.testing.assert_array_equal(served, np.asarray(expected["y"]))
+
+
+def test_a_learned_vocabulary_of_a_recipe_is_a_file(tmp_path):
+    columns = {"word": np.array(TEXTS * 2, object)[:, None]}
+    found = features.adapt([features.Categorical("word")], columns)
+    model = models.shared_bottom(found, [tasks.Binary("click")])
+    rows = {"word": [["value 1"], ["other"], [""]]}
+    path = export(model, tmp_path, golden=rows).path
+    [file] = (path / "assets").iterdir()
+    assert len(file.read_bytes().splitlines()) == COUNT + 1  # the missing value too
+
+
+def test_values_with_tabs_are_in_a_file_too(tmp_path):
+    word = keras.Input((), dtype="string", name="word")
+    lookup = keras.layers.StringLookup(vocabulary=["a\tb", *TEXTS])
+    table = keras.layers.Embedding(COUNT + 2, 2, "normal")
+    model = keras.Model({"word": word}, {"y": table(lookup(word))})
+    path = export(model, tmp_path).path
+    assert len(list((path / "assets").iterdir())) == 1
+    served = run_in_cpp_session(path, {"word": ["a\tb", "a", "value 4"]})["y"]
+    np.testing.assert_array_equal(served, table.get_weights()[0][[1, 0, 6]])
+
+
+def test_short_vocabularies_stay_in_the_graph(model, exported):
+    assert not list((exported.path / "assets").iterdir())
+
+
+def test_values_with_line_breaks_stay_in_the_graph(tmp_path):
+    word = keras.Input((), dtype="string", name="word")
+    lookup = keras.layers.StringLookup(vocabulary=[*TEXTS, "two\nlines"])
+    table = keras.layers.Embedding(COUNT + 2, 2, "normal")
+    model = keras.Model({"word": word}, {"y": table(lookup(word))})
+    path = export(model, tmp_path).path
+    assert not list((path / "assets").iterdir())
+    served = run_in_cpp_session(path, {"word": ["two\nlines", "value 4"]})["y"]
+    weights = table.get_weights()[0]
+    np.testing.assert_array_equal(served, weights[[COUNT + 1, 5]])

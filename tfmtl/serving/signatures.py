@@ -1,0 +1,192 @@
+"""The signatures of an exported model: what a client may ask for.
+
+All call one function, which alone holds the weights. A session runs the part of it that
+leads to what is asked, so a task's own signature costs that task's sub-graph.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfmtl.tasks import (
+    Binary,
+    Count,
+    LogNormal,
+    MultiClass,
+    Regression,
+    Task,
+    WeightedLogistic,
+)
+
+DEFAULT = "serving_default"
+EXAMPLES = "serving_examples"
+PREDICT, CLASSIFY, REGRESS = (
+    f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")
+)
+_CLASSIFIED = (Binary, MultiClass)
+_REGRESSED = (Regression, LogNormal, WeightedLogistic, Count)
+
+Tensors = Mapping[str, tf.Tensor]
+Function = Callable[[Tensors], Tensors]
+
+
+class Signature(NamedTuple):
+    """One thing to ask for.
+
+    Attributes:
+        function: From tensors by name to tensors by name.
+        method: The method of TF Serving's API that it answers.
+    """
+
+    function: Function
+    method: str = PREDICT
+
+
+def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
+    """Makes the signatures of a model.
+
+    | name | input | output |
+    |---|---|---|
+    | `serving_default` | raw columns | all outputs |
+    | each output's name | raw columns | this output |
+    | `serving_examples` | `examples`, serialised `tf.train.Example`s | all outputs |
+    | `classify_<task>` | `inputs`, the same | `scores`, `classes`, `(batch, classes)` |
+    | `regress_<task>` | `inputs`, the same | `outputs`, `(batch, 1)` |
+
+    The last two are those of the tasks of a `MultiTaskModel` that are yes/no or of
+    several classes, or a number. In an example a column that is left out is missing:
+    NaN, -1 or `""`; a list longer than the column is cut.
+
+    Args:
+        model: A Functional model with dict inputs and outputs.
+        function: The model's concrete function, from inputs to outputs by name.
+
+    Returns:
+        The signatures by name.
+
+    Raises:
+        ValueError: If an output has the name of another signature.
+
+    Example:
+        `sorted(signatures(model, function))  # ['click', 'serving_default', …]`
+    """
+    columns = {
+        name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
+        for name, tensor in model.input.items()
+    }
+    found = {
+        DEFAULT: Signature(function),
+        EXAMPLES: _of_examples("examples", model, lambda x: dict(function(x))),
+    }
+    for task in getattr(model, "tasks", ()):
+        found |= _of_task(task, model, function)
+    taken = sorted(set(found) & set(model.output))
+    if taken:
+        raise ValueError(
+            f"The names of `model.output` should be none of {sorted(found)}, which are "
+            f"signatures. Received: {taken}"
+        )
+    for name in model.output:
+        found[name] = Signature(_concrete(_only(name, function), columns))
+    return found
+
+
+def set_methods(folder: Path, methods: Mapping[str, str]) -> None:
+    """Writes into a SavedModel which method of the API each signature answers.
+
+    Args:
+        folder: The SavedModel, not yet published.
+        methods: The method by the signature's name.
+
+    Example:
+        `set_methods(folder, {"classify_click": "tensorflow/serving/classify"})`
+    """
+    file = folder / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for meta_graph in proto.meta_graphs:
+        for name, method in methods.items():
+            meta_graph.signature_def[name].method_name = method
+    file.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _only(name: str, function: Function) -> Function:
+    return lambda inputs: {name: function(inputs)[name]}
+
+
+def _of_task(
+    task: Task, model: keras.Model, function: Function
+) -> dict[str, Signature]:
+    def scores(columns: Tensors) -> Tensors:
+        scores = function(columns)[task.name]
+        if isinstance(task, Binary):
+            scores = tf.concat([1.0 - scores, scores], axis=1)
+        names = [str(k) for k in range(int(scores.shape[1]))]
+        classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
+        return {"scores": scores, "classes": classes}
+
+    if isinstance(task, _CLASSIFIED):
+        signature = _of_examples("inputs", model, scores, CLASSIFY)
+        return {f"classify_{task.name}": signature}
+    if isinstance(task, _REGRESSED):
+        signature = _of_examples(
+            "inputs", model, lambda x: {"outputs": function(x)[task.name]}, REGRESS
+        )
+        return {f"regress_{task.name}": signature}
+    return {}
+
+
+def _of_examples(
+    name: str,
+    model: keras.Model,
+    answer: Function,
+    method: str = PREDICT,
+) -> Signature:
+    stored = {column: _stored(tensor) for column, tensor in model.input.items()}
+    features = {
+        column: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+        for column, dtype in stored.items()
+    }
+
+    def parse(inputs: Tensors) -> Tensors:
+        parsed = tf.io.parse_example(inputs[name], features)
+        return answer(
+            {
+                column: _column(parsed[column], tensor)
+                for column, tensor in model.input.items()
+            }
+        )
+
+    return Signature(
+        _concrete(parse, {name: tf.TensorSpec((None,), tf.string, name=name)}), method
+    )
+
+
+def _concrete(function: Function, specs: Mapping[str, tf.TensorSpec]) -> Function:
+    compiled = tf.function(function, autograph=False, jit_compile=False)
+    return compiled.get_concrete_function(dict(specs))
+
+
+def _stored(tensor: keras.KerasTensor) -> tf.DType:
+    """The type of an example's list that holds a column's values."""
+    dtype = tf.as_dtype(tensor.dtype)
+    if dtype.is_floating:
+        return tf.float32
+    return tf.string if dtype == tf.string else tf.int64
+
+
+def _column(values: tf.RaggedTensor, tensor: keras.KerasTensor) -> tf.Tensor:
+    """Values of each row as a column, filled up with what is missing."""
+    shape = tuple(tensor.shape[1:])
+    unknown = None in shape
+    width = None if unknown else math.prod(shape)
+    missing: Any = {tf.float32: math.nan, tf.int64: -1, tf.string: ""}[values.dtype]
+    dense = values.to_tensor(missing, shape=(None, width))
+    if len(shape) != 1:
+        sizes = [-1 if size is None else size for size in shape]
+        dense = tf.reshape(dense, [tf.shape(dense)[0], *sizes])
+    return dense if values.dtype == tf.string else tf.cast(dense, tensor.dtype)

@@ -1,0 +1,178 @@
+"""Embedding tables in fewer bits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfmtl.folding import with_layers
+from tfmtl.layers import FieldEmbedding
+from tfmtl.layers.field_embedding import rows_of_fields
+from tfmtl.serving.golden import difference
+
+Tensor = Any
+KINDS = ("float16", "int8")
+LIMIT = 1 << 16  # bytes from which a table is worth it
+_LARGEST = {"float16": 65504.0, "int8": np.inf}
+
+
+@dataclass(frozen=True)
+class TableError:
+    """What tables in fewer bits change in one output.
+
+    Args:
+        difference: The largest difference, relative for outputs beyond 1.
+        rank_correlation: Spearman's correlation between the orders of the rows.
+    """
+
+    difference: float
+    rank_correlation: float
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class CompactEmbedding(keras.layers.Layer):
+    """An embedding whose rows are of float16, or of int8 with a scale each.
+
+    ```
+    y = table[id] * scale[id],   scale = max |row| / 127 (int8),  1 (float16)
+    input integers, output (..., units)
+    ```
+
+    Args:
+        table: `(rows, units)`, or its shape, for a layer that is loaded.
+        kind: `"float16"` or `"int8"`.
+        sizes: Rows of each field, where it stands for a `FieldEmbedding`.
+        **kwargs: `name`, `dtype`.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        kind: str,
+        sizes: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.kind = kind
+        self.sizes = sizes
+        self.scales = None
+        given = np.zeros(table) if np.ndim(table) == 1 else np.asarray(table)
+        self.embeddings = self._table("embeddings", given.shape, kind)
+        if kind == "int8":
+            self.scales = self._table("scales", (len(given), 1), "float32")
+            largest = np.abs(given).max(axis=1, keepdims=True)
+            scales = np.where(largest > 0, largest / 127, 1.0).astype("float32")
+            self.scales.assign(scales)
+            given = np.rint(given / scales)
+        self.embeddings.assign(given.astype(kind))
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the rows."""
+        rows = inputs if self.sizes is None else rows_of_fields(inputs, self.sizes)
+        rows = ops.cast(rows, "int64")
+        values = ops.cast(ops.take(self.embeddings, rows, axis=0), "float32")
+        if self.scales is not None:
+            values = values * ops.take(self.scales, rows, axis=0)
+        return ops.cast(values, self.compute_dtype)
+
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        """The shape of the ids, and the width of a row."""
+        first = keras.tree.flatten(inputs)[0]
+        ids = first.shape if self.sizes is None else (first.shape[0], len(self.sizes))
+        return keras.KerasTensor((*ids, self.embeddings.shape[1]), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable: of the table its shape."""
+        config = super().get_config()
+        del config["trainable"]
+        own = {"table": list(self.embeddings.shape), "kind": self.kind}
+        return {**config, **own, "sizes": self.sizes}
+
+    def _table(self, name: str, shape: tuple[int, ...], dtype: str) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer="zeros",
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+        )
+
+
+def with_compact_tables(model: keras.Model, kind: str) -> keras.Model:
+    """The model with its embedding tables in fewer bits.
+
+    Tables of less than 64 KiB stay, as do those with a mask, and a float16 table
+    that would have numbers beyond 65504.
+
+    Args:
+        model: A Functional model.
+        kind: `"float16"` or `"int8"`.
+
+    Returns:
+        A copy, for serving only.
+
+    Raises:
+        ValueError: If `kind` is neither.
+
+    Example:
+        `with_compact_tables(model, "int8").count_params()`
+    """
+    if kind not in KINDS:
+        raise ValueError(
+            f"`tables` should be one of {KINDS}. Received: tables={kind!r}"
+        )
+
+    def compact(layer: keras.Operation) -> keras.Operation:
+        fields = type(layer) is FieldEmbedding
+        plain = type(layer) is keras.layers.Embedding and not layer.mask_zero
+        if not (fields or plain) or getattr(layer, "quantization_mode", None):
+            return layer
+        table = ops.convert_to_numpy(layer.embeddings).astype("float32")
+        if table.nbytes < LIMIT or np.abs(table).max() > _LARGEST[kind]:
+            return layer
+        sizes = layer.sizes if fields else None
+        policy = layer.dtype_policy
+        return CompactEmbedding(table, kind, sizes, name=layer.name, dtype=policy)
+
+    return with_layers(model, compact)
+
+
+def table_errors(
+    expected: Mapping[str, np.ndarray], compact: Mapping[str, np.ndarray]
+) -> dict[str, TableError]:
+    """Compares a model's outputs with those of its tables in fewer bits.
+
+    Args:
+        expected: Outputs by name, `(batch, ...)`.
+        compact: The same of the other model.
+
+    Returns:
+        The error by name.
+
+    Example:
+        `table_errors({"click": p}, {"click": q})["click"].rank_correlation`
+    """
+    errors = {}
+    for name, array in expected.items():
+        first, second = (np.asarray(a, "f8").ravel() for a in (array, compact[name]))
+        rank = _rank_correlation(first, second)
+        errors[name] = TableError(difference(second, first), rank)
+    return errors
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation; equal values share the mean of their ranks."""
+    a, b = _ranks(first), _ranks(second)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 1.0 if np.array_equal(a, b) else 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]

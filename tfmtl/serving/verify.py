@@ -1,0 +1,95 @@
+"""Whether a version is what was exported, and serves as it did then."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from tfmtl.serving.golden import difference, read_golden
+from tfmtl.serving.manifest import check_manifest
+from tfmtl.serving.saved_model import PathLike, read_signature
+from tfmtl.serving.scan import scan
+from tfmtl.serving.session import CppSessionError, request
+
+FAILURES = (
+    CppSessionError,
+    DecodeError,
+    OSError,
+    ValueError,
+    subprocess.TimeoutExpired,
+    tf.errors.OpError,
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the checks of a version found.
+
+    Args:
+        path: The version's folder.
+        problems: Why it should not be served; empty if it may be.
+        difference: The largest difference between the C++ session and the golden
+            outputs, relative for outputs beyond 1; `None` if it was not asked.
+        load_ms: The milliseconds that the C++ session took to load it, or `None`.
+    """
+
+    path: Path
+    problems: tuple[str, ...]
+    difference: float | None = None
+    load_ms: float | None = None
+
+
+def verify(path: PathLike) -> Verification:
+    """Checks a version: files against manifest, static scan, golden rows in C++.
+
+    A step runs only if those before found nothing: files that were changed are not
+    loaded.
+
+    Args:
+        path: The version's folder.
+
+    Returns:
+        What was found. Nothing is raised for a problem.
+
+    Example:
+        `verify("models/ranker/1").problems  # ()`
+    """
+    path = Path(path)
+    problems = check_manifest(path)
+    if problems:
+        return Verification(path, tuple(problems))
+    try:
+        return _serve(path)
+    except FAILURES as error:
+        return Verification(path, (" ".join(str(error).split()),))
+
+
+def _serve(path: Path) -> Verification:
+    problems = _unfit(path)
+    if problems:
+        return Verification(path, problems)
+    golden, names = read_golden(path), sorted(read_signature(path).outputs)
+    if names != sorted(golden.outputs):
+        problem = f"golden rows have {sorted(golden.outputs)}, the signature {names}"
+        return Verification(path, (problem,))
+    report, answers = request([path], [golden.rows])
+    found = {
+        name: difference(answers[f"output_{index}"], golden.outputs[name])
+        for index, name in enumerate(names)
+    }
+    problems = tuple(
+        f"output {name!r} should differ from the golden rows by at most "
+        f"{golden.tolerance:g}. Received: difference={value:g}"
+        for name, value in found.items()
+        if not value <= golden.tolerance
+    )
+    [load_ms] = report["load_ms"]
+    return Verification(path, problems, max(found.values()), load_ms)
+
+
+def _unfit(path: Path) -> tuple[str, ...]:
+    # A tensor stored twice concerns the exporter, who knows the model's own weights.
+    found = scan(path).problems
+    return tuple(p for p in found if not p.startswith("one tensor is stored"))
