@@ -9,7 +9,8 @@ OUT ?= runs/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help setup demo test test-backends test-full lint format clean \
-	bench-balancing bench-census bench-fold bench-input bench-layers bench-sparsity
+	bench-balancing bench-census bench-fold bench-input bench-layers bench-serving \
+	bench-sparsity
 
 help:
 	@echo "make demo                 train, fold, export and verify on synthetic tasks"
@@ -23,6 +24,7 @@ help:
 	@echo "make bench-fold           the README's figures of a folded 2 x 8 x 64 network"
 	@echo "make bench-input          the input pipeline against the step (DATA=<folders>)"
 	@echo "make bench-layers         the README's figures of stacked layers"
+	@echo "make bench-serving        latency, disk and loading of versions (CENSUS=<folder>)"
 	@echo "make bench-sparsity       targets against AUC (CENSUS=<folder> KUAIRAND=<folder>)"
 
 setup: $(VENV)/.ready
@@ -74,9 +76,13 @@ bench-census: setup
 bench-fold: setup
 	$(RUN) benchmarks/fold.py
 
+bench-serving: setup
+	$(RUN) benchmarks/serving.py --census "$(CENSUS)"
+
 bench-sparsity: setup
 	$(RUN) benchmarks/sparsity.py share --census "$(CENSUS)" --kuairand "$(KUAIRAND)"
 	$(RUN) benchmarks/sparsity.py fields --kuairand "$(KUAIRAND)"
+	$(RUN) benchmarks/sparsity.py finetune --census "$(CENSUS)"
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

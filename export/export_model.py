@@ -2,8 +2,8 @@
 
     python export/export_model.py runs/demo/model.keras runs/models/ranker
 
-The model is folded first (`--no-fold` keeps closed gates), written as
-`<base>/<version>` and checked in TensorFlow's C++ session before it appears.
+is `tfmtl export`: the model is folded (`--no-fold` keeps closed gates), written as the
+next version and checked in TensorFlow's C++ session before it appears.
 """
 
 import sys

@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 
 from tfmtl import demo
-from tfmtl.folding import compare, fold
 from tfmtl.serving import export, scan
 from tfmtl.serving.manifest import read_manifest
 from tfmtl.serving.model_config import Served, label, rollback
 from tfmtl.serving.saved_model import read_meta_graph
+from tfmtl.serving.tables import KINDS
 from tfmtl.serving.verify import verify
 from tfmtl.serving.warm_up import FILE as WARM_UP
 
@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("base", type=Path, help="folder whose children are versions")
     command.add_argument("--version", type=int, help="default: the next one")
     command.add_argument("--no-fold", action="store_true", help="keep closed gates")
+    command.add_argument(
+        "--tables", choices=KINDS, help="embedding tables in fewer bits"
+    )
+    command.add_argument(
+        "--batch-sizes", type=int, nargs="+", help="of requests, for layout and warm-up"
+    )
     command.set_defaults(command=_export)
 
     command = commands.add_parser("inspect", help="show what a version has in it")
@@ -104,11 +110,21 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     model = keras.saving.load_model(options.model)
-    if not options.no_fold:
-        folded = fold(model)
-        print(compare(model, folded))
-        model = folded
-    written = export(model, options.base, version=options.version)
+    written = export(
+        model,
+        options.base,
+        version=options.version,
+        fold=not options.no_fold,
+        tables=options.tables,
+        batch_sizes=options.batch_sizes,
+    )
+    if written.fold is not None:
+        print(written.fold)
+    for task, error in written.table_errors.items():
+        print(
+            f"{options.tables} tables change {task} by up to {error.difference:.1e}, "
+            f"rank correlation {error.rank_correlation:.6f}"
+        )
     print(f"{written.path}  {written.bytes:,} bytes")
     print(f"largest difference in the C++ session: {written.difference:.1e}")
     return os.EX_OK

@@ -52,6 +52,7 @@ class Export:
         scan: The facts of the static scan.
         table_errors: By output, what tables in fewer bits changed on rows made up or
             given; empty where tables are as they were.
+        fold: What the fold removed; `None` where there was none.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Export:
     difference: float
     scan: Scan
     table_errors: Mapping[str, TableError]
+    fold: folding.FoldReport | None
 
 
 def export(
@@ -120,11 +122,12 @@ def export(
     _check_batch_sizes(batch_sizes)
     choose_version(base, version)
     facts: dict[str, Any] = {"tables": tables}
+    report = None
     if fold:
         layout = max(batch_sizes) if batch_sizes else None
         folded = folding.fold(model, batch_size=layout)
-        facts["fold"] = folding.compare(model, folded).as_dict()
-        model = folded
+        report = folding.compare(model, folded)
+        facts["fold"], model = report.as_dict(), folded
     columns = set(model.input)
     model = without_training_inputs(model)
     if golden is not None:  # columns of training alone may be given, and are not read
@@ -141,8 +144,9 @@ def export(
     with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
         _save(model, folder)
         found = scan(folder, weights=weights)
-        if found.problems:
-            raise ExportError("The SavedModel is unfit: " + "; ".join(found.problems))
+        problems = found.problems + found.repetitions
+        if problems:
+            raise ExportError("The SavedModel is unfit: " + "; ".join(problems))
         rows = coerce(rows, read_signature(folder).inputs)
         expected = _answers(model, rows)
         tolerance = rounding(model)
@@ -151,7 +155,9 @@ def export(
         write_warm_up(folder, rows, batch_sizes or [1])
         write_manifest(folder, facts)
         path = publish(folder, base, version)
-    return Export(path, int(path.name), found.file_bytes, largest, found, errors)
+    return Export(
+        path, int(path.name), found.file_bytes, largest, found, errors, report
+    )
 
 
 def _check_model(model: Any) -> None:

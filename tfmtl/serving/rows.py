@@ -50,7 +50,13 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
                 f"`inputs[{name!r}]` should be of type {wanted.name}. Received: "
                 f"dtype={array.dtype}"
             )
-        return array.astype(wanted.as_numpy_dtype)
+        found = array.astype(wanted.as_numpy_dtype)
+        if wanted.is_integer and (found != array).any():
+            raise ValueError(
+                f"`inputs[{name!r}]` should be of type {wanted.name}. Received: "
+                f"{array[found != array][0]}"
+            )
+        return found
     if array.dtype.kind not in "SUOT":
         raise ValueError(
             f"`inputs[{name!r}]` should hold strings. Received: dtype={array.dtype}"

@@ -59,6 +59,7 @@ class Scan:
         file_bytes: The size of all files, without `assets.extra`.
         large: The stored tensors of 4096 bytes and more, the largest first.
         problems: Why a model server would refuse it, or answer wrongly.
+        repetitions: Which large tensors are stored more than once.
     """
 
     ops: Mapping[str, int]
@@ -69,6 +70,7 @@ class Scan:
     file_bytes: int
     large: tuple[Stored, ...]
     problems: tuple[str, ...]
+    repetitions: tuple[str, ...]
 
 
 def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
@@ -77,7 +79,7 @@ def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
     Args:
         path: The folder of the SavedModel.
         weights: The model's own weights, if known. A tensor may be stored as often
-            as it occurs there; any other only once.
+            as it occurs there; any other only once, or it is a repetition.
 
     Returns:
         The facts. Nothing is raised for a problem: see `Scan.problems`.
@@ -103,7 +105,6 @@ def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
         *([] if has_variables else ["`variables/variables.index` is missing"]),
         *_node_problems(nodes, meta_graph.graph_def),
         *_signature_problems(meta_graph.signature_def),
-        *_repetitions(large, weights),
     ]
     return Scan(
         ops=Counter(node.op for _, node in nodes),
@@ -114,6 +115,7 @@ def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
         file_bytes=_size(path) - _size(path / "assets.extra"),
         large=tuple(large),
         problems=tuple(problems),
+        repetitions=tuple(_repetitions(large, weights)),
     )
 
 

@@ -67,7 +67,7 @@ def verify(path: PathLike) -> Verification:
 
 
 def _serve(path: Path) -> Verification:
-    problems = _unfit(path)
+    problems = scan(path).problems
     if problems:
         return Verification(path, problems)
     golden, names = read_golden(path), sorted(read_signature(path).outputs)
@@ -87,9 +87,3 @@ def _serve(path: Path) -> Verification:
     )
     [load_ms] = report["load_ms"]
     return Verification(path, problems, max(found.values()), load_ms)
-
-
-def _unfit(path: Path) -> tuple[str, ...]:
-    # A tensor stored twice concerns the exporter, who knows the model's own weights.
-    found = scan(path).problems
-    return tuple(p for p in found if not p.startswith("one tensor is stored"))

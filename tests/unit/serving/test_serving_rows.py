@@ -34,12 +34,13 @@ def test_coerce_turns_lists_into_the_types(infos):
     [
         ("item", [0.5, 1.0, 2.0], r"`inputs\['item'\]` should be of type int64"),
         ("country", [1, 2, 3], r"`inputs\['country'\]` should hold strings"),
+        ("unused", [[1], [2**40], [3]], "should be of type int32. Received: 1099511"),
         ("item", [1, 2], "the same number of rows"),
         ("item", 1, "the same number of rows"),
     ],
 )
 def test_coerce_refuses(infos, rows, name, value, message):
-    with pytest.raises(ValueError, match=f"{message}.*Received"):
+    with pytest.raises(ValueError, match=message):
         coerce({**rows, name: value}, infos)
 
 
