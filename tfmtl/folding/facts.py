@@ -16,6 +16,9 @@ from tfmtl.folding.protocol import GateLayer, MixtureLayer
 from tfmtl.folding.rules import Opaque, Rule, TrainingOnly, rule_for
 
 
+_DIGITS = {"bfloat16": 7, "float16": 10, "float32": 23}  # of the mantissa, in bits
+
+
 class Facts:
     """Slots, constants (forwards) and liveness (backwards) of a graph.
 
@@ -120,7 +123,7 @@ class Facts:
             per_example = one.shape[:1] == (1,) and two.shape[:1] == (2,)
             if not per_example or (
                 isinstance(rule, Opaque)
-                and not all(np.array_equal(one[0], row) for row in two)
+                and not all(_same(one[0], row, ref.dtype) for row in two)
             ):
                 self.constant[ref][:] = False
             elif self.constant[ref].any():
@@ -147,6 +150,18 @@ class Facts:
             for position, read in enumerate(call.inputs):
                 reads = self.reads(call, rule, output, position)
                 self.reaches[read] |= reads.T @ reached
+
+
+def _same(one: np.ndarray, two: np.ndarray, dtype: str) -> bool:
+    """Whether values are equal, floats up to the rounding of a sum in another order."""
+    if not keras.backend.is_float_dtype(dtype):
+        return np.array_equal(one, two)
+    digits = _DIGITS.get(dtype, 52)
+    one, two = one.astype("f8"), two.astype("f8")
+    scale = np.abs(one).max(initial=0.0)
+    return np.array_equal(np.isfinite(one), np.isfinite(two)) and np.allclose(
+        one, two, rtol=0, atol=2.0 ** (4 - digits) * scale, equal_nan=True
+    )
 
 
 def _read_by_mixtures_alone(graph: Graph, ref: Ref) -> bool:

@@ -146,6 +146,23 @@ def test_a_task_that_lost_every_input_is_a_constant_of_the_right_batch(ranker):
         assert outputs_of(folded, rows)["ab"].shape == (count, 1)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_constant_is_one_whatever_the_rounding_of_its_batch(seed):
+    """A product of one row may be summed in another order than that of two."""
+    generator = np.random.default_rng(seed)
+    x = keras.Input((8,), name="x")
+    routing = SubNetworkRouting(1, 61, use_bias=True, name="routing")
+    tower = Tower((257, 129), name="tower")
+    y = tower(routing(Experts(2, 8)(x))[:, 0])
+    model = keras.Model({"x": x}, {"t": y})
+    for weight in [routing.bias, *tower.weights]:
+        weight.assign(generator.normal(size=weight.shape))
+    set_gates(routing, [[0, 0]])
+    folded = fold(model)
+    assert_same(model, folded)
+    assert "tower" not in [layer.name for layer in folded.layers]
+
+
 def test_a_model_of_constants_keeps_one_input_for_the_batch(ranker):
     for gate in gates(ranker):
         gate.set_log_alpha(-4.0)
