@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfmtl import demo
-from tfmtl.serving import export, scan
+from tfmtl.serving import UnsafeModelError, export, load_model, scan
 from tfmtl.serving.manifest import read_manifest
 from tfmtl.serving.model_config import Served, label, rollback
 from tfmtl.serving.saved_model import read_meta_graph
@@ -109,7 +108,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    model = keras.saving.load_model(options.model)
+    try:
+        model = load_model(options.model)
+    except UnsafeModelError as error:
+        return _fail("export", error)
     written = export(
         model,
         options.base,
@@ -120,10 +122,10 @@ def _export(options: argparse.Namespace) -> int:
     )
     if written.fold is not None:
         print(written.fold)
-    for task, error in written.table_errors.items():
+    for task, changed in written.table_errors.items():
         print(
-            f"{options.tables} tables change {task} by up to {error.difference:.1e}, "
-            f"rank correlation {error.rank_correlation:.6f}"
+            f"{options.tables} tables change {task} by up to {changed.difference:.1e}, "
+            f"rank correlation {changed.rank_correlation:.6f}"
         )
     print(f"{written.path}  {written.bytes:,} bytes")
     print(f"largest difference in the C++ session: {written.difference:.1e}")

@@ -15,7 +15,6 @@ from tfmtl.folding.graph import Call, Graph, Ref
 from tfmtl.folding.protocol import GateLayer, MixtureLayer
 from tfmtl.folding.rules import Opaque, Rule, TrainingOnly, rule_for
 
-
 _DIGITS = {"bfloat16": 7, "float16": 10, "float32": 23}  # of the mantissa, in bits
 
 

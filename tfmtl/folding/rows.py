@@ -9,14 +9,15 @@ from tfmtl.folding.graph import record
 
 _UNKNOWN = ("", "unknown", "a b", "übergröße")
 _SEVERAL = 3
+_HASHED = 64
 
 
 def made_up_rows(model: keras.Model, rows: int = 64, seed: int = 0) -> Any:
     """Rows that fit a model's inputs, the same for one seed.
 
     Numbers are normal; strings and ids a mix of what the look-up that reads them
-    knows and of what it does not, several to a row where the width is free; other
-    integers 0 or 1.
+    knows and of what it does not, several to a row where the width is free; ids that
+    are hashed any, missing ones among them; other integers 0 or 1.
 
     Args:
         model: A built Functional or Sequential model.
@@ -36,6 +37,10 @@ def made_up_rows(model: keras.Model, rows: int = 64, seed: int = 0) -> Any:
             for ref in call.inputs:
                 known.setdefault(source.get(ref, ref), []).extend(words[:16])
         elif len(call.inputs) == 1:
+            if hasattr(call.operation, "hash_bins"):
+                [ref] = call.inputs
+                ids = [-1, *generator.integers(0, 2**40, _HASHED).tolist()]
+                known.setdefault(source.get(ref, ref), []).extend(ids)
             [read] = call.inputs
             source |= dict.fromkeys(call.results, source.get(read, read))
 

@@ -69,11 +69,13 @@ class Bucketize(keras.layers.Layer):
             padded[k, : len(column)] = column
         x = ops.cast(side_by_side(inputs), "float32")
         passed = x[:, :, None] >= ops.convert_to_tensor(padded)
-        buckets = 1 + ops.sum(ops.cast(passed, "int64"), axis=-1)
-        buckets = ops.where(ops.isfinite(x), buckets, 0)
+        # In float32: LiteRT splits no int64, OpenVINO adds 1 to its sums wrongly
+        buckets = 1.0 + ops.sum(ops.cast(passed, "float32"), axis=-1)
+        buckets = ops.where(ops.isfinite(x), buckets, 0.0)
         if not isinstance(inputs, list | tuple):
-            return buckets
-        return ops.split(buckets, len(self.boundaries), axis=1)
+            return ops.cast(buckets, "int64")
+        columns = ops.split(buckets, len(self.boundaries), axis=1)
+        return [ops.cast(column, "int64") for column in columns]
 
     def compute_output_spec(self, inputs: Tensor) -> Any:
         """The input's shape, int64."""

@@ -10,7 +10,6 @@ from tfmtl.layers.fields import side_by_side
 
 Tensor = Any
 
-_BITS = 2**31 - 1
 _FACTOR = 0x45D9F3B  # odd, so that the product is a permutation
 
 
@@ -50,11 +49,11 @@ class HashedCross(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the bins, `(batch, 1)`."""
-        ids = ops.cast(side_by_side(inputs), "int64")
+        ids = ops.cast(side_by_side(inputs), "int32")  # the lower 32 bits
         mixed = ops.zeros_like(ids[:, :1])
         for column in range(ids.shape[1]):
             mixed = mix(ops.bitwise_xor(mixed, ids[:, column : column + 1]))
-        return ops.mod(mixed, self.hash_bins)
+        return ops.cast(ops.mod(mixed, self.hash_bins), "int64")
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         """`(batch, 1)`, int64."""
@@ -67,11 +66,17 @@ class HashedCross(keras.layers.Layer):
 
 
 def mix(ids: Tensor) -> Tensor:
-    """Mixes the lower 31 bits of integers: a permutation of these numbers."""
-    mixed = _fold(_fold(ids) * _FACTOR)
-    return _fold(mixed * _FACTOR)
+    """Mixes the lower 31 bits of integers: a permutation of these numbers, int32."""
+    mixed = _fold(low_bits(ids))
+    mixed = _fold(low_bits(mixed * _FACTOR))
+    return _fold(low_bits(mixed * _FACTOR))
+
+
+def low_bits(ids: Tensor) -> Tensor:
+    """The lower 31 bits of integers, int32: not by `and`, which LiteRT lacks."""
+    wrapped = ops.cast(ids, "int32")  # the lower 32 bits
+    return ops.maximum(wrapped, ops.bitwise_xor(wrapped, -(2**31)))
 
 
 def _fold(mixed: Tensor) -> Tensor:
-    mixed = ops.bitwise_and(mixed, _BITS)
     return ops.bitwise_xor(mixed, ops.right_shift(mixed, 16))

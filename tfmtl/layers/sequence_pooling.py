@@ -53,7 +53,7 @@ class SequencePooling(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Returns the pooled embedding, `(batch, 1, units)`."""
         values, ids = inputs
-        present = (ids != 0)[:, :, None]
+        present = ops.expand_dims(ids != 0, -1)
         if self.kind == "max":
             lowest = ops.where(present, values, ops.full_like(values, -np.inf))
             largest = ops.max(lowest, axis=1, keepdims=True, initial=-np.inf)

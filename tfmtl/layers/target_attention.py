@@ -102,7 +102,7 @@ class TargetAttention(keras.layers.Layer):
         )
         for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
             x = ops.matmul(self.activation(x), kernel) + bias
-        weights = ops.where((ids != 0)[:, :, None], x, ops.zeros_like(x))
+        weights = ops.where(ops.expand_dims(ids != 0, -1), x, ops.zeros_like(x))
         return ops.matmul(ops.transpose(weights, (0, 2, 1)), values)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:

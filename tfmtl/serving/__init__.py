@@ -1,17 +1,23 @@
 """Serving: export to a checked version, publishing, verification, latency."""
 
+from tfmtl.serving.converted import ConversionError, Converted
 from tfmtl.serving.export import Export, ExportError, export
 from tfmtl.serving.latency import Comparison, Latency, compare_latency, latency
+from tfmtl.serving.lite_rt import to_lite_rt
+from tfmtl.serving.loading import UnsafeModelError, load_model
 from tfmtl.serving.model_config import label, rollback
+from tfmtl.serving.onnx import to_onnx
 from tfmtl.serving.publish import DiskFullError, versions
 from tfmtl.serving.scan import Scan, Stored, scan
 from tfmtl.serving.session import CppSessionError, run_in_cpp_session
 from tfmtl.serving.tables import TableError
-from tfmtl.serving.upload import upload
+from tfmtl.serving.upload import UploadError, sweep_upload, upload
 from tfmtl.serving.verify import Verification, verify
 
 __all__ = [
     "Comparison",
+    "ConversionError",
+    "Converted",
     "CppSessionError",
     "DiskFullError",
     "Export",
@@ -20,14 +26,20 @@ __all__ = [
     "Scan",
     "Stored",
     "TableError",
+    "UnsafeModelError",
+    "UploadError",
     "Verification",
     "compare_latency",
     "export",
     "label",
     "latency",
+    "load_model",
     "rollback",
     "run_in_cpp_session",
     "scan",
+    "sweep_upload",
+    "to_lite_rt",
+    "to_onnx",
     "upload",
     "verify",
     "versions",

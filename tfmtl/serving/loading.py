@@ -50,7 +50,7 @@ def load_model(path: PathLike, *, max_bytes: int = 2**32) -> keras.Model:
     Args:
         path: A `.keras` file, which nobody writes to meanwhile. Layers of your own
             should be registered (`keras.saving.register_keras_serializable`).
-        max_bytes: The memory that loading may take, about five times the weights.
+        max_bytes: The memory that loading may take, about four times the weights.
             Defaults to 4 GiB.
 
     Returns:
@@ -77,7 +77,7 @@ def load_model(path: PathLike, *, max_bytes: int = 2**32) -> keras.Model:
 
 
 def _load(path: Path, max_bytes: int) -> keras.Model:
-    wanted = f"loads in {max_bytes:,} bytes of memory"
+    wanted = f"Keras loads in safe mode and in {max_bytes:,} bytes of memory"
     try:
         with _allowance(max_bytes):
             _check_archive(path, max_bytes)
@@ -87,8 +87,8 @@ def _load(path: Path, max_bytes: int) -> keras.Model:
     except Exception as error:
         if not any(map(_is_of_memory, _chain(error))):
             reason = str(error).rsplit("Exception encountered: ")[-1]
-            raise _refusal(path, "Keras loads in safe mode", reason) from error
-    raise _refusal(path, wanted, "one that needs more")  # not from what holds memory
+            raise _refusal(path, wanted, reason) from error
+    raise _refusal(path, wanted, "one that needs more")  # without what holds it
 
 
 def _check_archive(path: Path, max_bytes: int) -> None:
@@ -117,8 +117,8 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo], max_bytes: int) -
     if not sizes.keys() >= FILES:
         raise _refusal(path, f"holds {sorted(FILES)}", f"{sorted(names)[:9]}")
     for what, size, most in [
-        ("files", sum(sizes.values()), max_bytes),
         (CONFIG, sizes[CONFIG], max_bytes // CONFIG_SHARE),
+        ("files", sum(sizes.values()), max_bytes),
     ]:
         if size > most:
             wanted = f"unpacks to at most {most:,} bytes of {what}"

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfmtl.layers.hashed_cross import mix
+from tfmtl.layers.hashed_cross import low_bits, mix
 
 Tensor = Any
 
@@ -19,8 +19,7 @@ class HashedIds(keras.layers.Layer):
     input integers of any shape, output the same shape, int64
     ```
 
-    Keras' `Hashing` turns integers into text first, which OpenVINO, ONNX and LiteRT
-    refuse.
+    Keras' `Hashing` turns integers into text first, which ONNX and LiteRT refuse.
 
     Args:
         hash_bins: Number of rows that ids are hashed to.
@@ -34,10 +33,13 @@ class HashedIds(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Returns rows."""
         ids = ops.cast(inputs, "int64")
-        mixed = ops.zeros_like(ids)
-        for bits in (0, 31, 62):
-            mixed = mix(ops.bitwise_xor(mixed, ops.right_shift(ids, bits)))
-        return ops.where(ids < 0, 0, 1 + ops.mod(mixed, self.hash_bins))
+        low = low_bits(ids)
+        high = _high_bits(ids, low)
+        mixed = mix(low)
+        for bits in (low_bits(high), ops.cast(high < 0, "int32")):
+            mixed = mix(ops.bitwise_xor(mixed, bits))
+        rows = 1 + ops.cast(ops.mod(mixed, self.hash_bins), "int64")
+        return ops.where(ids < 0, 0, rows)
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         """The input's shape, int64."""
@@ -46,3 +48,17 @@ class HashedIds(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {**super().get_config(), "hash_bins": self.hash_bins}
+
+
+def _high_bits(ids: Tensor, low: Tensor) -> Tensor:
+    """`ids >> 31` in 32 bits of non-negative ids, whose lower 31 bits are `low`.
+
+    In two numbers of 16 bits, which float32 holds exactly: no converter shifts or
+    divides int64. A first number that was rounded up makes the second one negative.
+    """
+    rest = ids - ops.cast(low, "int64")
+    first = ops.floor(ops.cast(rest, "float32") * 2.0**-47)
+    first = ops.minimum(first, 2.0**16 - 1)
+    rest = rest - ops.cast(first * 2.0**47, "int64")
+    second = ops.cast(ops.cast(rest, "float32") * 2.0**-31, "int32")
+    return ops.cast(first, "int32") * 2**16 + second
