@@ -3,7 +3,8 @@
 Two routed levels of 8 sub-networks of width 64 on a dense input of 128, each folded for
 the batch it is timed at (`fold(model, batch_size=…)`). Both SavedModels run in
 TensorFlow's C++ session, alternately, in one process; a cell is the median ratio of the
-pairs: the median over random topologies and their range.
+pairs: the median over random topologies and their range. Bytes are those of the
+SavedModel, loading is the median of five processes each; both of the first layout.
 
     python benchmarks/fold.py --threads 1
 """
@@ -17,7 +18,7 @@ import numpy as np
 
 from tfmtl.folding import compare, fold
 from tfmtl.layers import Experts, SubNetworkRouting, Tower
-from tfmtl.serving import compare_latency, export
+from tfmtl.serving import compare_latency, export, verify
 from tfmtl.sparsity import gates
 
 SUB_NETWORKS, WIDTH, INPUTS = 8, 64, 128
@@ -49,6 +50,11 @@ def network(closed: float, seed: int) -> keras.Model:
     return model
 
 
+def load_ms(path: Path) -> float:
+    """The milliseconds that the C++ session takes to load a version."""
+    return float(np.median([verify(path).load_ms or np.nan for _ in range(5)]))
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,12 +67,13 @@ def main() -> None:
     options = parser.parse_args()
     rows = np.random.default_rng(0).standard_normal((4096, INPUTS)).astype("float32")
     heads = " | ".join(f"B={batch}" for batch in options.batches)
-    print(f"| closed | parameters | bytes | {heads} |")
-    print("|---|---|---|" + "---|" * len(options.batches))
+    print(f"| closed | parameters | bytes | loading | {heads} |")
+    print("|---|---|---|---|" + "---|" * len(options.batches))
     with tempfile.TemporaryDirectory() as folder:
         dense = export(fold(network(0.0, 0)), Path(folder, "dense"))
+        loading = load_ms(dense.path)
         for closed in options.closed:
-            sizes = []
+            sizes, loads = [], []
             ratios: dict[int, list[float]] = {batch: [] for batch in options.batches}
             for seed in range(options.topologies):
                 model = network(closed, seed)
@@ -83,15 +90,19 @@ def main() -> None:
                         threads=options.threads,
                     )
                     ratios[batch].append(measured[batch].ratio)
-                parameters = compare(model, folded).after.parameters
-                sizes.append((parameters, written.bytes / dense.bytes))
+                    if batch == options.batches[0]:
+                        parameters = compare(model, folded).after.parameters
+                        sizes.append((parameters, written.bytes / dense.bytes))
+                        loads.append(load_ms(written.path) / loading)
             cells = [
                 f"{np.median(found):.2f} ({min(found):.2f} … {max(found):.2f})"
                 for found in ratios.values()
             ]
             count, size = np.median(sizes, axis=0)
-            row = f"| {closed:.0%} | {int(count):,} | {size:.2f} | " + " | ".join(cells)
-            print(f"{row} |", flush=True)
+            row = (
+                f"| {closed:.0%} | {int(count):,} | {size:.2f} | {np.median(loads):.2f}"
+            )
+            print(" | ".join([row, *cells]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfmtl.features.specs import Bucketized, Cross, Sequence
+from tfmtl.features.specs.hashed_ids import HashedIds
 from tfmtl.features.specs.looked_up import LookedUp
 from tfmtl.layers import Bucketize, HashedCross
 
@@ -31,8 +32,13 @@ class Rows:
         self._padded = {
             self.table(feature) for feature in features if isinstance(feature, Sequence)
         }
+        hashed = [
+            f for f in looked_up if f.is_hashed_id and not isinstance(f, Sequence)
+        ]
+        self._hash(hashed)
         for feature in looked_up:
-            self._look_up(feature)
+            if feature not in hashed:
+                self._look_up(feature)
         self._bucketize([f for f in features if isinstance(f, Bucketized)])
         named = {name: ids for (_, name), (ids, _) in self._found.items()}
         for feature in features:
@@ -63,7 +69,7 @@ class Rows:
         column = self._inputs[feature.name]
         if isinstance(feature, Sequence):
             column = column[:, : feature.length]
-        if feature.dtype == "int64":
+        if feature.dtype == "int64" and not feature.is_hashed_id:
             column = keras.ops.maximum(column, -1)
         table = self.table(feature)
         key = table or feature.name
@@ -72,6 +78,14 @@ class Rows:
             self._lookups[key] = feature.look_up(name, padded)
         lookup = self._lookups[key]
         self._set(feature, lookup(column), feature.rows(lookup))
+
+    def _hash(self, features: list[LookedUp]) -> None:
+        if not features:
+            return
+        hashed = HashedIds([f.hash_bins or 0 for f in features], name="hashed_ids")
+        ids = hashed([self._inputs[feature.name] for feature in features])
+        for feature, own in zip(features, ids, strict=True):
+            self._set(feature, own, feature.rows(hashed))
 
     def _bucketize(self, features: list[Bucketized]) -> None:
         if not features:

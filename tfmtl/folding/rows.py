@@ -36,11 +36,11 @@ def made_up_rows(model: keras.Model, rows: int = 64, seed: int = 0) -> Any:
             words = call.operation.get_vocabulary(include_special_tokens=False)
             for ref in call.inputs:
                 known.setdefault(source.get(ref, ref), []).extend(words[:16])
-        elif len(call.inputs) == 1:
-            if hasattr(call.operation, "hash_bins"):
-                [ref] = call.inputs
-                ids = [-1, *generator.integers(0, 2**40, _HASHED).tolist()]
+        elif getattr(call.operation, "takes_any_id", False):
+            ids = [-1, *generator.integers(0, 2**40, _HASHED).tolist()]
+            for ref in call.inputs:
                 known.setdefault(source.get(ref, ref), []).extend(ids)
+        elif len(call.inputs) == 1:
             [read] = call.inputs
             source |= dict.fromkeys(call.results, source.get(read, read))
 

@@ -79,12 +79,21 @@ def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
         name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
         for name, tensor in model.input.items()
     }
-    found = {
-        DEFAULT: Signature(function),
-        EXAMPLES: _of_examples("examples", model, lambda x: dict(function(x))),
-    }
+    parse = _parse(model)
+
+    def of_examples(name: str, answer: Function, method: str = PREDICT) -> Signature:
+        specs = {name: tf.TensorSpec((None,), tf.string, name=name)}
+        made = _concrete(lambda inputs: answer(function(parse(inputs[name]))), specs)
+        return Signature(made, method)
+
+    found = {DEFAULT: Signature(function), EXAMPLES: of_examples("examples", dict)}
     for task in getattr(model, "tasks", ()):
-        found |= _of_task(task, model, function)
+        if isinstance(task, _CLASSIFIED):
+            answer, name = _classified(task), f"classify_{task.name}"
+            found[name] = of_examples("inputs", answer, CLASSIFY)
+        elif isinstance(task, _REGRESSED):
+            answer, name = _regressed(task), f"regress_{task.name}"
+            found[name] = of_examples("inputs", answer, REGRESS)
     taken = sorted(set(found) & set(model.output))
     if taken:
         raise ValueError(
@@ -118,52 +127,37 @@ def _only(name: str, function: Function) -> Function:
     return lambda inputs: {name: function(inputs)[name]}
 
 
-def _of_task(
-    task: Task, model: keras.Model, function: Function
-) -> dict[str, Signature]:
-    def scores(columns: Tensors) -> Tensors:
-        scores = function(columns)[task.name]
+def _classified(task: Task) -> Function:
+    def answer(outputs: Tensors) -> Tensors:
+        scores = outputs[task.name]
         if isinstance(task, Binary):
             scores = tf.concat([1.0 - scores, scores], axis=1)
         names = [str(k) for k in range(int(scores.shape[1]))]
         classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
         return {"scores": scores, "classes": classes}
 
-    if isinstance(task, _CLASSIFIED):
-        signature = _of_examples("inputs", model, scores, CLASSIFY)
-        return {f"classify_{task.name}": signature}
-    if isinstance(task, _REGRESSED):
-        signature = _of_examples(
-            "inputs", model, lambda x: {"outputs": function(x)[task.name]}, REGRESS
-        )
-        return {f"regress_{task.name}": signature}
-    return {}
+    return answer
 
 
-def _of_examples(
-    name: str,
-    model: keras.Model,
-    answer: Function,
-    method: str = PREDICT,
-) -> Signature:
-    stored = {column: _stored(tensor) for column, tensor in model.input.items()}
+def _regressed(task: Task) -> Function:
+    return lambda outputs: {"outputs": outputs[task.name]}
+
+
+def _parse(model: keras.Model) -> Callable[[tf.Tensor], Tensors]:
+    """One function from examples to columns, which all signatures of them call."""
     features = {
-        column: tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
-        for column, dtype in stored.items()
+        name: tf.io.RaggedFeature(_stored(tensor), row_splits_dtype=tf.int64)
+        for name, tensor in model.input.items()
     }
 
-    def parse(inputs: Tensors) -> Tensors:
-        parsed = tf.io.parse_example(inputs[name], features)
-        return answer(
-            {
-                column: _column(parsed[column], tensor)
-                for column, tensor in model.input.items()
-            }
-        )
+    def parse(examples: tf.Tensor) -> Tensors:
+        parsed = tf.io.parse_example(examples, features)
+        return {
+            name: _column(parsed[name], tensor) for name, tensor in model.input.items()
+        }
 
-    return Signature(
-        _concrete(parse, {name: tf.TensorSpec((None,), tf.string, name=name)}), method
-    )
+    spec = tf.TensorSpec((None,), tf.string, name="examples")
+    return tf.function(parse, autograph=False).get_concrete_function(spec)
 
 
 def _concrete(function: Function, specs: Mapping[str, tf.TensorSpec]) -> Function:

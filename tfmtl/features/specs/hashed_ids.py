@@ -1,10 +1,13 @@
 """Ids hashed by arithmetic, which every server of a model can do."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from tfmtl.layers.fields import fields_of, side_by_side
 from tfmtl.layers.hashed_cross import low_bits, mix
 
 Tensor = Any
@@ -16,34 +19,62 @@ class HashedIds(keras.layers.Layer):
 
     ```
     y = 1 + mix(mix(mix(id) xor id >> 31) xor id >> 62) mod hash_bins
-    input integers of any shape, output the same shape, int64
+    input integers of any shape, or a list of columns (batch, 1) each
+    output the same shape or shapes, int64
     ```
 
+    All columns are hashed at once: a model of many is not many times the operations.
     Keras' `Hashing` turns integers into text first, which ONNX and LiteRT refuse.
 
     Args:
-        hash_bins: Number of rows that ids are hashed to.
+        hash_bins: Number of rows that the ids of each column are hashed to.
         **kwargs: `name`, `dtype`.
     """
 
-    def __init__(self, hash_bins: int, **kwargs: Any) -> None:
+    takes_any_id = True
+
+    def __init__(self, hash_bins: Sequence[int], **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.hash_bins = hash_bins
+        self.hash_bins = list(hash_bins)
+
+    def build(self, input_shape: Any) -> None:
+        """Notes whether the columns come one by one."""
+        self.fields = len(fields_of(input_shape) or ())
+        self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Returns rows."""
-        ids = ops.cast(inputs, "int64")
+        """Returns rows, of all columns or one by one."""
+        ids = ops.cast(side_by_side(inputs), "int64")
         low = low_bits(ids)
         high = _high_bits(ids, low)
         mixed = mix(low)
         for bits in (low_bits(high), ops.cast(high < 0, "int32")):
             mixed = mix(ops.bitwise_xor(mixed, bits))
-        rows = 1 + ops.cast(ops.mod(mixed, self.hash_bins), "int64")
-        return ops.where(ids < 0, 0, rows)
+        rows = 1 + ops.mod(mixed, ops.convert_to_tensor(self.hash_bins, "int32"))
+        rows = ops.where(ids < 0, 0, rows)
+        if not isinstance(inputs, list | tuple):
+            return ops.cast(rows, "int64")
+        columns = ops.split(rows, len(self.hash_bins), axis=1)
+        return [ops.cast(column, "int64") for column in columns]
 
-    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
-        """The input's shape, int64."""
-        return keras.KerasTensor(inputs.shape, "int64")
+    def compute_output_spec(self, inputs: Tensor) -> Any:
+        """The input's shape or shapes, int64."""
+        return keras.tree.map_structure(
+            lambda column: keras.KerasTensor(column.shape, "int64"), inputs
+        )
+
+    def slot_reads(self) -> np.ndarray:
+        """Each column reads itself."""
+        return np.eye(self.fields or 1, dtype=bool)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The same layer for the columns of `outputs` only."""
+        config = self.get_config()
+        if self.fields:
+            config["hash_bins"] = [self.hash_bins[k] for k in outputs]
+        return type(self).from_config(config), outputs
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

@@ -97,7 +97,7 @@ class LookedUp(Embedded):
             bins = self.hash_bins + 1
             return keras.layers.Hashing(bins, mask_value=missing, name=name)
         if self.hash_bins is not None:
-            return HashedIds(self.hash_bins, name=name)
+            return HashedIds([self.hash_bins], name=name)
         if isinstance(self.vocabulary, str):
             check_file(self.name, self.vocabulary, _KINDS[self.dtype])
         arguments: dict[str, Any] = {"name": name}
@@ -111,7 +111,12 @@ class LookedUp(Embedded):
             return keras.layers.StringLookup(**arguments)
         return keras.layers.IntegerLookup(oov_token=NO_ID, **arguments)
 
-    def rows(self, lookup: keras.layers.Layer) -> int:
+    @property
+    def is_hashed_id(self) -> bool:
+        """Whether values are ids that arithmetic hashes."""
+        return self.hash_bins is not None and self.dtype == "int64"
+
+    def rows(self, lookup: Any) -> int:
         """Rows of the embedding: a lookup's values, the missing and the unknown one."""
         if self.hash_bins is not None:
             return self.hash_bins + 1
