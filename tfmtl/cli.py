@@ -11,15 +11,16 @@ from typing import Any
 import tensorflow as tf
 
 from tfmtl import demo
-from tfmtl.serving import UnsafeModelError, export, load_model, scan
+from tfmtl.serving import ExportError, export, load_model, scan
 from tfmtl.serving.manifest import read_manifest
 from tfmtl.serving.model_config import Served, label, rollback
 from tfmtl.serving.saved_model import read_meta_graph
 from tfmtl.serving.tables import KINDS
-from tfmtl.serving.verify import verify
+from tfmtl.serving.verify import FAILURES, verify
 from tfmtl.serving.warm_up import FILE as WARM_UP
 
 LARGEST_TENSORS = 10
+FAULTS = (*FAILURES, ExportError, ImportError)  # of what is given, not of the program
 Infos = Mapping[str, Any]
 
 
@@ -33,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     options = _parser().parse_args(arguments)
-    return options.command(options)
+    try:
+        return options.command(options)
+    except FAULTS as error:
+        print(f"tfmtl {options.name}: {error}", file=sys.stderr)
+        return os.EX_DATAERR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--out", type=Path, default=Path("runs/demo"))
     command.add_argument("--seed", type=int, default=0)
-    command.set_defaults(command=_demo)
+    command.set_defaults(command=_demo, name="demo")
 
     command = commands.add_parser("export", help="write a .keras model as SavedModel")
     command.add_argument("model", type=Path, help="a .keras file")
@@ -59,26 +64,26 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--batch-sizes", type=int, nargs="+", help="of requests, for layout and warm-up"
     )
-    command.set_defaults(command=_export)
+    command.set_defaults(command=_export, name="export")
 
     command = commands.add_parser("inspect", help="show what a version has in it")
     command.add_argument("path", type=Path, help="a version folder")
-    command.set_defaults(command=_inspect)
+    command.set_defaults(command=_inspect, name="inspect")
 
     command = commands.add_parser("verify", help="check a version before it is served")
     command.add_argument("path", type=Path, help="a version folder")
-    command.set_defaults(command=_verify)
+    command.set_defaults(command=_verify, name="verify")
 
     command = commands.add_parser("rollback", help="pin an older version")
     _add_model(command)
     command.add_argument("--to", type=int, help="a version; default: the one before")
-    command.set_defaults(command=_rollback)
+    command.set_defaults(command=_rollback, name="rollback")
 
     command = commands.add_parser("label", help="point a label at a version")
     _add_model(command)
     command.add_argument("label", help="such as stable or canary")
     command.add_argument("version", type=int)
-    command.set_defaults(command=_label)
+    command.set_defaults(command=_label, name="label")
     return parser
 
 
@@ -108,10 +113,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    try:
-        model = load_model(options.model)
-    except UnsafeModelError as error:
-        return _fail("export", error)
+    model = load_model(options.model)
     written = export(
         model,
         options.base,
@@ -133,10 +135,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    try:
-        facts = scan(options.path)
-    except ValueError as error:
-        return _fail("inspect", error)
+    facts = scan(options.path)
     for name, signature in sorted(read_meta_graph(options.path).signature_def.items()):
         if signature.method_name:
             print(f"{name}  {signature.method_name}")
@@ -198,28 +197,22 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _rollback(options: argparse.Namespace) -> int:
     check = not options.no_verify
-    try:
-        served = rollback(
-            options.config, options.model, options.to, base=options.base, check=check
-        )
-    except (ImportError, OSError, ValueError) as error:
-        return _fail("rollback", error)
+    served = rollback(
+        options.config, options.model, options.to, base=options.base, check=check
+    )
     return _say(options, served)
 
 
 def _label(options: argparse.Namespace) -> int:
     check = not options.no_verify
-    try:
-        served = label(
-            options.config,
-            options.model,
-            options.label,
-            options.version,
-            base=options.base,
-            check=check,
-        )
-    except (ImportError, OSError, ValueError) as error:
-        return _fail("label", error)
+    served = label(
+        options.config,
+        options.model,
+        options.label,
+        options.version,
+        base=options.base,
+        check=check,
+    )
     return _say(options, served)
 
 
@@ -230,8 +223,3 @@ def _say(options: argparse.Namespace, served: Served) -> int:
     if served.waiting:
         print("Labels have not moved. Repeat the command once all are AVAILABLE.")
     return os.EX_TEMPFAIL if served.waiting else os.EX_OK
-
-
-def _fail(command: str, error: Exception) -> int:
-    print(f"tfmtl {command}: {error}", file=sys.stderr)
-    return os.EX_DATAERR

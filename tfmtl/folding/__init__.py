@@ -1,6 +1,11 @@
 """Trained model in, smaller model with the same outputs out."""
 
-from tfmtl.folding.fold import fold, with_layers, without_training_inputs
+from tfmtl.folding.fold import (
+    fold,
+    training_inputs,
+    with_layers,
+    without_training_inputs,
+)
 from tfmtl.folding.proof import FoldError
 from tfmtl.folding.protocol import (
     GateLayer,
@@ -28,6 +33,7 @@ __all__ = [
     "compare",
     "fold",
     "structure",
+    "training_inputs",
     "with_layers",
     "without_training_inputs",
 ]

@@ -122,6 +122,30 @@ def _named(tasks: Sequence[str], outputs: Any) -> dict[str, Any]:
     return {name: ref for name, ref in outputs.items() if name in tasks}
 
 
+def training_inputs(model: keras.Model) -> set[str]:
+    """Names of the inputs that matter in training alone, of a model of named inputs.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        The names, none where the model is no graph or its inputs are no dict.
+
+    Example:
+        >>> import keras, tfmtl
+        >>> x, shown = keras.Input((3,), name="x"), keras.Input((1,), name="shown")
+        >>> logit = keras.layers.Dense(1)(x) + tfmtl.layers.PositionBias(9)(shown)
+        >>> model = keras.Model({"x": x, "shown": shown}, {"click": logit})
+        >>> tfmtl.folding.training_inputs(model)
+        {'shown'}
+    """
+    if not is_graph(model) or not isinstance(model.input, dict):
+        return set()
+    graph = record(model)
+    unread = training_only_inputs(graph)
+    return {name for name, ref in graph.inputs.items() if ref in unread}
+
+
 def without_training_inputs(model: keras.Model) -> keras.Model:
     """The model as it serves: without named inputs that matter in training alone.
 
@@ -140,12 +164,9 @@ def without_training_inputs(model: keras.Model) -> keras.Model:
         >>> list(tfmtl.folding.without_training_inputs(model).input)
         ['x']
     """
-    if not is_graph(model) or not isinstance(model.input, dict):
+    if not training_inputs(model):
         return model
-    graph = record(model)
-    if not training_only_inputs(graph):
-        return model
-    return rebuild(model, Facts(graph, prune=False))
+    return rebuild(model, Facts(record(model), prune=False))
 
 
 def with_layers(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.serving.golden import difference, read_golden
+from tfmtl.serving.golden import GOLDEN, difference, read_golden
 from tfmtl.serving.publish import replace_file
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
@@ -112,8 +112,12 @@ def write_checked(
     Example:
         `write_checked(content, answer, path, "a.tflite", signature, None, 1e-5)`
     """
+    if rows is None and not Path(path, GOLDEN).is_file():
+        raise ValueError(f"`rows` should be given, as {path} has no golden rows.")
     rows = read_golden(path).rows if rows is None else rows
     arrays = coerce(rows, read_signature(path, signature).inputs)
+    if not all(map(len, arrays.values())):
+        raise ValueError("`rows` should be one or more. Received: none")
     expected = run_in_cpp_session(path, arrays, signature)
     received = answer(content, arrays)
     if set(received) != set(expected):

@@ -2,7 +2,6 @@
 
 import keyword
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfmtl import folding
-from tfmtl.folding import without_training_inputs
+from tfmtl.folding import training_inputs, without_training_inputs
 from tfmtl.folding.proof import rounding
 from tfmtl.folding.rows import made_up_rows
-from tfmtl.layers.checks import positive_int
+from tfmtl.layers.checks import widths
 from tfmtl.serving.golden import difference, write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
@@ -119,27 +119,31 @@ def export(
         `export(model, "models/ranker", fold=True).path  # models/ranker/1`
     """
     _check_model(model)
-    _check_batch_sizes(batch_sizes)
+    sizes = (1,) if batch_sizes is None else _checked(batch_sizes)
     choose_version(base, version)
-    facts: dict[str, Any] = {"tables": tables}
+    given = None if golden is None else _golden_rows(model, golden)
+    facts: dict[str, Any] = {}
     report = None
     if fold:
-        layout = max(batch_sizes) if batch_sizes else None
-        folded = folding.fold(model, batch_size=layout)
+        rows = made_up_rows(model, GOLDEN_ROWS)
+        if given is not None:  # columns that training alone reads may be left out
+            count = len(next(iter(given.values())))
+            rows = made_up_rows(model, count) | given
+        layout = None if batch_sizes is None else max(sizes)
+        folded = folding.fold(model, rows, batch_size=layout)
         report = folding.compare(model, folded)
         facts["fold"], model = report.as_dict(), folded
-    columns = set(model.input)
     model = without_training_inputs(model)
-    if golden is not None:  # columns of training alone may be given, and are not read
-        left_out = columns - set(model.input)
-        golden = {name: golden[name] for name in golden if name not in left_out}
+    if given is not None:
+        given = {name: given[name] for name in model.input}
     errors: dict[str, TableError] = {}
     if tables is not None:
         whole, model = model, with_compact_tables(model, tables)
-        rows = golden or made_up_rows(whole, RANKED_ROWS)
+        rows = made_up_rows(whole, RANKED_ROWS) if given is None else given
         errors = table_errors(_answers(whole, rows), _answers(model, rows))
+        facts["tables"] = tables
         facts["table_errors"] = {name: asdict(error) for name, error in errors.items()}
-    rows = golden or made_up_rows(model, GOLDEN_ROWS)
+    rows = made_up_rows(model, GOLDEN_ROWS) if given is None else given
     weights = read_weights(model).values()
     with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
         _save(model, folder)
@@ -152,7 +156,7 @@ def export(
         tolerance = rounding(model)
         largest = _compare(folder, rows, expected, tolerance)
         write_golden(folder, rows, expected, tolerance)
-        write_warm_up(folder, rows, batch_sizes or [1])
+        write_warm_up(folder, rows, sizes)
         write_manifest(folder, facts)
         path = publish(folder, base, version)
     return Export(
@@ -178,8 +182,15 @@ def _check_model(model: Any) -> None:
                 f"keras.Model(inputs={{...}}, outputs={{...}}). Received: "
                 f"model.{kind}={tensors!r}"
             )
+    names: dict[str, str] = {}
     for name, tensor in model.input.items():
         _check_input(name, tensor)
+        other = names.setdefault(re.sub(r"\W", "_", name).lower(), name)
+        if other != name:
+            raise ValueError(
+                "The names of `model.input` should differ in letters or digits, as "
+                f"TensorFlow takes others for the same. Received: {other!r}, {name!r}"
+            )
 
 
 def _is_dict_of_tensors(tensors: Any) -> bool:
@@ -196,27 +207,53 @@ def _check_input(name: str, tensor: keras.KerasTensor) -> None:
             "'-', '.' or '/', start with a letter or digit, and be no Python keyword. "
             f"Received: {name!r}"
         )
+    if tensor.dtype == "bfloat16":
+        raise ValueError(
+            f"`model.input[{name!r}]` should be of a type that clients have, such as "
+            "float32. Received: dtype=bfloat16"
+        )
     if tensor.sparse or getattr(tensor, "ragged", False):
         raise ValueError(
             f"`model.input[{name!r}]` should be dense. Received: {tensor!r}"
         )
 
 
-def _check_batch_sizes(batch_sizes: Sequence[int] | None) -> None:
-    for size in () if batch_sizes is None else batch_sizes:
-        positive_int("batch_sizes", size)
-    if batch_sizes is not None and not 0 < len(batch_sizes) <= MOST_RECORDS:
+def _checked(batch_sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = widths("batch_sizes", batch_sizes)
+    if not 0 < len(sizes) <= MOST_RECORDS:
         raise ValueError(
             f"`batch_sizes` should be 1 to {MOST_RECORDS} numbers. "
             f"Received: batch_sizes={batch_sizes!r}"
         )
+    return sizes
+
+
+def _golden_rows(
+    model: keras.Model, golden: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The rows in the types of the inputs; what training alone reads may be absent."""
+    optional = training_inputs(model)
+    infos = {
+        name: meta_graph_pb2.TensorInfo(
+            dtype=tf.as_dtype(tensor.dtype).as_datatype_enum,
+            tensor_shape=tf.TensorShape([None, *tensor.shape[1:]]).as_proto(),
+        )
+        for name, tensor in model.input.items()
+        if name in golden or name not in optional
+    }
+    try:
+        rows = coerce(golden, infos)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`inputs", "`golden", 1)) from error
+    if not all(map(len, rows.values())):
+        raise ValueError("`golden` should have one row or more. Received: none")
+    return rows
 
 
 def _save(model: keras.Model, folder: Path) -> None:
-    with (
-        tempfile.TemporaryDirectory() as files,
-        vocabularies_in_files(model, Path(files)),
-    ):
+    files = folder.parent / "vocabularies"  # swept with the staging folder
+    files.mkdir()
+    with vocabularies_in_files(model, files):
         function, module = serving_function(model)
         found = signatures(model, function)
         functions = {name: signature.function for name, signature in found.items()}

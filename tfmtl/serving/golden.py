@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfmtl.serving.rows import encode
 from tfmtl.serving.saved_model import PathLike
 
 GOLDEN = "assets.extra/golden.npz"
@@ -112,7 +113,7 @@ def _pack(group: str, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     """Arrays without pickle: of strings their bytes and their lengths."""
     if array.dtype.kind not in "SUOT":
         return {f"{group}/{name}": array}
-    texts = [_encode(name, text) for text in array.ravel().tolist()]
+    texts = [encode(name, text) for text in array.ravel().tolist()]
     lengths = np.array([len(text) for text in texts], np.int64)
     return {
         f"{group}_bytes/{name}": np.frombuffer(bytearray(b"".join(texts)), np.uint8),
@@ -137,11 +138,3 @@ def _texts(content: bytes, lengths: np.ndarray) -> np.ndarray:
         texts[index] = content[position : position + length]
         position += length
     return texts.reshape(lengths.shape)
-
-
-def _encode(name: str, text: Any) -> bytes:
-    if not isinstance(text, str | bytes):
-        raise ValueError(
-            f"`rows[{name!r}]` should hold numbers or strings. Received: {text!r}"
-        )
-    return text if isinstance(text, bytes) else text.encode()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import IO, Any
 
 import h5py
@@ -178,20 +179,24 @@ def _refusal(path: Path, wanted: str, received: str) -> UnsafeModelError:
     )
 
 
+_limited = Lock()  # the limit is the process's: one load at a time
+
+
 @contextmanager
 def _allowance(max_bytes: int) -> Iterator[None]:
     """Lets the process allocate no more than so many bytes on top of what it has."""
     if sys.platform != "linux":
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-    limit = min([_allocated() + max_bytes, *limits])
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    with _limited:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+        limit = min([_allocated() + max_bytes, *limits])
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _allocated() -> int:

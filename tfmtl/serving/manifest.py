@@ -56,6 +56,7 @@ def write_manifest(
         },
     }
     try:
+        body = json.loads(_spelled(body))  # keys as they will be read
         content = _sealed(body)
     except (TypeError, ValueError) as error:
         raise ValueError(

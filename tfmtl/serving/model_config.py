@@ -152,6 +152,12 @@ def _edit(
                 f"Received: {folder}"
             )
         served = change(entry, folder)
+        lost = {k: v for k, v in served.labels.items() if v not in served.versions}
+        if lost:
+            raise ValueError(
+                f"Labels should point at versions in {folder}, or the server refuses "
+                f"the file. Received: {lost}"
+            )
         entry.model_version_policy.Clear()
         entry.model_version_policy.specific.versions.extend(served.versions)
         entry.version_labels.clear()

@@ -59,12 +59,13 @@ def is_version(name: str) -> bool:
         name: The whole name.
 
     Returns:
-        Whether it consists of ASCII digits.
+        Whether it consists of ASCII digits, at most 2**63 - 1.
 
     Example:
         `is_version("007")  # True`
     """
-    return re.fullmatch(r"[0-9]+", name) is not None
+    is_number = re.fullmatch(r"[0-9]+", name) is not None
+    return is_number and int(name) <= LARGEST_VERSION
 
 
 def choose_version(base: PathLike, version: int | None) -> int:
@@ -86,7 +87,7 @@ def choose_version(base: PathLike, version: int | None) -> int:
     """
     existing = versions(base)
     if version is None:
-        return max(existing, default=0) + 1
+        version = max(existing, default=0) + 1
     is_integer = isinstance(version, int) and not isinstance(version, bool)
     if not is_integer or not 0 <= version <= LARGEST_VERSION:
         raise ValueError(
@@ -123,6 +124,8 @@ def staging(base: PathLike, needed: int = 0) -> Iterator[Path]:
         `with staging(base) as folder: ...; publish(folder, base)`
     """
     base = Path(base)
+    if base.exists() and not base.is_dir():
+        raise NotADirectoryError(f"`base` should be a folder. Received: base={base}")
     written = 0
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -227,7 +230,7 @@ def replace_file(file: PathLike, content: bytes) -> None:
     Example:
         `replace_file("models.config", b"model_config_list {}")`
     """
-    file = Path(file)
+    file = Path(file).resolve()  # of a link, what it leads to
     beside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
         beside.write_bytes(content)
@@ -277,7 +280,10 @@ def _wait_for(file: Path, timeout: float) -> int:
 
 def _try_lock(file: Path) -> int | None:
     """The descriptor that holds the lock, or `None` if another one does."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # left behind by another user
+        descriptor = os.open(file, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Who held it may have removed the file since it was opened.

@@ -13,6 +13,8 @@ def coerce(
 ) -> dict[str, np.ndarray]:
     """Turns rows into arrays of a signature's types; strings become bytes objects.
 
+    Shapes are checked where the signature tells them.
+
     Args:
         rows: One array per input.
         infos: The signature's inputs.
@@ -21,7 +23,7 @@ def coerce(
         One array per input, all with the same number of rows.
 
     Raises:
-        ValueError: If names, types or numbers of rows do not fit.
+        ValueError: If names, types, shapes or numbers of rows do not fit.
 
     Example:
         `coerce({"age": [31.0]}, read_signature(path).inputs)`
@@ -38,6 +40,18 @@ def coerce(
             "`inputs` should have the same number of rows, the first dimension, in "
             f"every array. Received: shapes={shapes}"
         )
+    for name, info in infos.items():
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        shape = arrays[name].shape
+        fits = len(sizes) == len(shape) and all(
+            wanted in (-1, size) for wanted, size in zip(sizes, shape, strict=True)
+        )
+        if sizes and not fits:
+            wanted = ", ".join("any" if size == -1 else str(size) for size in sizes)
+            raise ValueError(
+                f"`inputs[{name!r}]` should have the shape ({wanted}). Received: "
+                f"shape={shape}"
+            )
     return arrays
 
 
@@ -62,7 +76,7 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
             f"`inputs[{name!r}]` should hold strings. Received: dtype={array.dtype}"
         )
     texts = np.empty(array.shape, object)
-    texts.ravel()[:] = [_encode(text) for text in array.ravel().tolist()]
+    texts.ravel()[:] = [encode(name, text) for text in array.ravel().tolist()]
     return texts
 
 
@@ -73,8 +87,15 @@ def _as_array(value: Any) -> np.ndarray:
     return np.asarray(value, object) if texts else array
 
 
-def _encode(text: Any) -> bytes:
-    return text if isinstance(text, bytes) else str(text).encode()
+def encode(name: str, text: Any) -> bytes:
+    """The bytes of a text of the input `name`.
+
+    Raises:
+        ValueError: If it is no text.
+    """
+    if not isinstance(text, str | bytes):
+        raise ValueError(f"`inputs[{name!r}]` should hold strings. Received: {text!r}")
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def repeat(rows: Mapping[str, Any], batch_size: int) -> dict[str, np.ndarray]:

@@ -78,8 +78,9 @@ def scan(path: PathLike, *, weights: Iterable[np.ndarray] = ()) -> Scan:
 
     Args:
         path: The folder of the SavedModel.
-        weights: The model's own weights, if known. A tensor may be stored as often
-            as it occurs there; any other only once, or it is a repetition.
+        weights: The model's own weights, if known. Each may be stored as often as it
+            occurs there; what is none of them, any number of times. If not known, any
+            float tensor stored twice is a repetition.
 
     Returns:
         The facts. Nothing is raised for a problem: see `Scan.problems`.
@@ -199,7 +200,8 @@ def _repetitions(large: list[Stored], weights: Iterable[np.ndarray]) -> Iterator
     allowed = Counter(_digest(weight) for weight in weights)
     found: dict[str, list[str]] = {}
     for tensor in large:
-        if tensor.digest:
+        known = tensor.digest in allowed if allowed else tensor.weight
+        if tensor.digest and known:
             found.setdefault(tensor.digest, []).append(tensor.name)
     for digest, names in found.items():
         if len(names) > max(1, allowed[digest]):

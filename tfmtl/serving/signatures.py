@@ -60,7 +60,10 @@ def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
 
     The last two are those of the tasks of a `MultiTaskModel` that are yes/no or of
     several classes, or a number. In an example a column that is left out is missing:
-    NaN, -1 or `""`; a list longer than the column is cut.
+    NaN, -1 or `""` (0 where a type has no such value); a list longer than the column is
+    cut. A column of free length is as long as the longest list of the batch, filled up
+    with what is missing: its layers should leave that out, as those of
+    `tfmtl.features.Sequence` do.
 
     Args:
         model: A Functional model with dict inputs and outputs.
@@ -176,10 +179,15 @@ def _stored(tensor: keras.KerasTensor) -> tf.DType:
 def _column(values: tf.RaggedTensor, tensor: keras.KerasTensor) -> tf.Tensor:
     """Values of each row as a column, filled up with what is missing."""
     shape = tuple(tensor.shape[1:])
-    unknown = None in shape
-    width = None if unknown else math.prod(shape)
+    known = math.prod(size for size in shape if size is not None)
+    width = None if None in shape else known
     missing: Any = {tf.float32: math.nan, tf.int64: -1, tf.string: ""}[values.dtype]
+    if tensor.dtype == "bool" or tensor.dtype.startswith("uint"):
+        missing = 0
     dense = values.to_tensor(missing, shape=(None, width))
+    if width is None and known > 1:  # up to whole rows of the known sizes
+        lacking = tf.math.floormod(-tf.shape(dense)[1], known)
+        dense = tf.pad(dense, [[0, 0], [0, lacking]], constant_values=missing)
     if len(shape) != 1:
         sizes = [-1 if size is None else size for size in shape]
         dense = tf.reshape(dense, [tf.shape(dense)[0], *sizes])

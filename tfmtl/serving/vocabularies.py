@@ -34,12 +34,12 @@ def vocabularies_in_files(model: keras.Model, folder: Path) -> Iterator[None]:
     """
     kinds = keras.layers.StringLookup | keras.layers.IntegerLookup
     changed: dict[keras.Layer, tf.lookup.StaticHashTable] = {}
-    for layer in walk(model, lambda value: isinstance(value, kinds)):
-        table = _of_file(layer, folder / f"{len(changed)}_{layer.name}.txt")
-        if table is not None:
-            changed[layer] = layer.lookup_table
-            layer.lookup_table = table
     try:
+        for layer in walk(model, lambda value: isinstance(value, kinds)):
+            table = _of_file(layer, folder / f"{len(changed)}_{layer.name}.txt")
+            if table is not None:
+                changed[layer] = layer.lookup_table
+                layer.lookup_table = table
         yield
     finally:
         for layer, table in changed.items():

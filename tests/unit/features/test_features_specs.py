@@ -274,3 +274,9 @@ def test_one_column_of_two_types():
         "`features` of one column should have one type and width. Received: "
         "'a' as ('float32', 1) and as ('string', 1)"
     )
+
+
+def test_more_bins_than_32_bits_count_are_refused():
+    message = r"`hash_bins` should be less than 2\*\*31. Received: hash_bins=2147483648"
+    with pytest.raises(ValueError, match=message):
+        Categorical("x", dtype="int64", hash_bins=2**31)

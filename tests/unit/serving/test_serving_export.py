@@ -273,8 +273,9 @@ def test_foreign_variable_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("with_position", [False, True])
-def test_a_position_is_no_input_of_the_signature(tmp_path, with_position):
+def test_a_position_is_no_input_of_the_signature(tmp_path, with_position, fold):
     position = tasks.Position("shown_at", num_positions=5)
     model = models.mmoe(
         [features.Numeric("x", width=2, mean=(0, 0), std=(1, 1))],
@@ -285,9 +286,52 @@ def test_a_position_is_no_input_of_the_signature(tmp_path, with_position):
     rows = {"x": np.random.default_rng(0).normal(size=(4, 2)).astype("float32")}
     shown = {"shown_at": np.array([[0], [1], [4], [9]], "int32")}
     golden = {**rows, **shown} if with_position else rows
-    written = export(model, tmp_path / "ranker", golden=golden)
+    written = export(model, tmp_path / "ranker", golden=golden, fold=fold)
     assert list(read_signature(written.path).inputs) == ["x"]
     served = run_in_cpp_session(written.path, rows)
     for name, expected in answers(model, {**rows, **shown}).items():
         np.testing.assert_allclose(served[name], expected, atol=1e-6)
     assert sorted(model.input) == ["shown_at", "x"]
+
+
+def test_a_fold_is_proven_on_the_golden_rows(tmp_path):
+    x = keras.Input((3,), name="x")
+    y = keras.layers.Dense(1)(keras.ops.log(x))
+    model = keras.Model({"x": x}, {"y": y})
+    golden = {"x": np.ones((2, 3), "float32")}
+    assert export(model, tmp_path, fold=True, golden=golden).version == 1
+
+
+@pytest.mark.parametrize(
+    ("golden", "message"),
+    [
+        ({}, r"the names \['number'\]"),
+        ({"number": np.zeros((0, 2), "float32")}, "one row or more. Received: none"),
+        (
+            {"number": [1.0, 2.0]},
+            r"`golden\['number'\]` should have the shape \(any, 2",
+        ),
+        ({"number": [["a", "b"]]}, r"`golden\['number'\]` should be of type float32"),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"fold": True}, {"tables": "int8"}])
+def test_golden_rows_that_do_not_fit(small_model, tmp_path, golden, message, options):
+    with pytest.raises(ValueError, match=message):
+        export(small_model, tmp_path, golden=golden, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [("a-b", "a_b"), ("X", "x")])
+def test_names_that_tensorflow_takes_for_the_same_are_refused(tmp_path, names):
+    inputs = {name: keras.Input((1,), name=name) for name in names}
+    both = keras.layers.Concatenate()(list(inputs.values()))
+    model = keras.Model(inputs, {"y": both})
+    with pytest.raises(ValueError, match="should differ in letters or digits"):
+        export(model, tmp_path)
+
+
+def test_inputs_that_no_client_can_send_are_refused(tmp_path):
+    x = keras.Input((1,), dtype="bfloat16", name="x")
+    model = keras.Model({"x": x}, {"y": keras.ops.cast(x, "float32")})
+    with pytest.raises(ValueError, match="of a type that clients have"):
+        export(model, tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import zipfile
@@ -443,3 +444,13 @@ def test_bombs_are_refused_in_bounded_memory(small, bombs):
         grown, received = report[path]
         assert reason in received and path in received, (path, received)
         assert grown < LIMIT + 64 * MEBIBYTE, path
+
+
+def test_loading_several_at_once_leaves_no_limit(tmp_path):
+    x = keras.Input((2,), name="x")
+    model = keras.Model({"x": x}, {"y": keras.layers.Dense(1)(x)})
+    model.save(tmp_path / "model.keras")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(load_model, [tmp_path / "model.keras"] * 5))
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

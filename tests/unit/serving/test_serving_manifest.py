@@ -165,7 +165,7 @@ def test_no_golden_rows_at_all(tmp_path):
 
 def test_golden_rows_are_numbers_or_strings(tmp_path):
     rows = {"x": np.array([{}, None], object)}
-    with pytest.raises(ValueError, match=r"`rows\['x'\]` should hold numbers or str"):
+    with pytest.raises(ValueError, match=r"`inputs\['x'\]` should hold strings"):
         write_golden(tmp_path, rows, {})
 
 
@@ -191,3 +191,8 @@ def test_difference():
     assert difference(np.zeros((0, 1)), np.zeros((0, 1))) == 0.0
     assert np.isnan(difference([[1.0]], [1.0]))
     assert np.isnan(difference([np.nan], [1.0]))
+
+
+def test_keys_of_facts_may_be_numbers(folder):
+    write_manifest(folder, {"sizes": {10: 1, 9: 2}})
+    assert check_manifest(folder) == []

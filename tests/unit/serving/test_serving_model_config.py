@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 
 import pytest
 from google.protobuf import text_format
@@ -232,3 +233,12 @@ def test_without_the_extra(config, monkeypatch):
     message = r"need tensorflow-serving-api: `pip install tfmtl\[serving\]`"
     with pytest.raises(ImportError, match=message):
         rollback(file, "ranker", check=False)
+
+
+def test_a_label_of_a_version_that_is_gone_is_refused(config):
+    file = config(specific(1, 2, old=1))
+    shutil.rmtree(file.parent / "ranker" / "1")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"or the server refuses the file.*'old': 1"):
+        label(file, "ranker", "canary", 3, check=False)
+    assert file.read_bytes() == before

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 
 import keras
 import numpy as np
@@ -96,3 +97,15 @@ def test_missing_converter(dense, tmp_path, monkeypatch):
     message = re.escape("is missing: `pip install tfmtl[side-doors]`.")
     with pytest.raises(ImportError, match=message):
         to_onnx(dense, tmp_path / "ranker.onnx")
+
+
+def test_nothing_is_written_without_rows_to_check_it(dense, tmp_path):
+    file, none = tmp_path / "ranker.onnx", {"x": np.zeros((0, 12), "f4")}
+    with pytest.raises(ValueError, match="`rows` should be one or more. Received: no"):
+        to_onnx(dense, file, rows=none)
+    copy = tmp_path / "copy"
+    shutil.copytree(dense, copy)
+    (copy / "assets.extra" / "golden.npz").unlink()
+    with pytest.raises(ValueError, match="`rows` should be given, as .* has no golden"):
+        to_onnx(copy, file)
+    assert not file.exists()

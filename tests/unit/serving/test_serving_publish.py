@@ -287,3 +287,41 @@ def test_file_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
         replace_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert names(tmp_path) == ["models.config"]
+
+
+def test_names_beyond_the_largest_version_are_none(tmp_path):
+    for name in (str(2**63), "20261126093000123456"):
+        (tmp_path / name).mkdir()
+    assert versions(tmp_path) == ()
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(ValueError, match="from 0 to 2..63 - 1. Received: version=9223"):
+        choose_version(tmp_path, None)
+
+
+def test_a_file_is_no_base(tmp_path):
+    (tmp_path / "base").write_text("x")
+    message = "`base` should be a folder. Received: base="
+    with pytest.raises(NotADirectoryError, match=message), staging(tmp_path / "base"):
+        pass
+
+
+def test_a_lock_left_by_another_user_is_taken(tmp_path, monkeypatch):
+    (tmp_path / ".lock").write_text("process 1 of another")
+    opened = os.open
+
+    def refuse(path, flags, *mode):
+        if flags & os.O_RDWR and str(path).endswith(".lock"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with locked(tmp_path, timeout=0.0):
+        pass
+
+
+def test_a_link_is_kept(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"

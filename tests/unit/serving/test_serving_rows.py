@@ -56,3 +56,12 @@ def test_zero_bytes_at_the_end_of_a_text_stay():
         found = coerce({"x": given}, infos)["x"].ravel().tolist()
         assert found == [b"a\x00", b"\x00\x00"]
         assert len(repeat({"x": given}, 3)["x"].ravel()[2]) == 2
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), 3])
+def test_what_is_no_text_is_refused(value):
+    infos = {"x": meta_graph_pb2.TensorInfo(dtype=tf.string.as_datatype_enum)}
+    given = {"x": np.array([["a"], [value]], object)}
+    message = rf"`inputs\['x'\]` should hold strings. Received: {value}"
+    with pytest.raises(ValueError, match=message):
+        coerce(given, infos)

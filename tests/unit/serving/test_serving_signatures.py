@@ -228,3 +228,35 @@ def test_fold_in_export_equals_fold_before(ranker, tmp_path):
     answers = [run_in_cpp_session(written.path, ROWS) for written in (first, second)]
     for name, values in answers[0].items():
         np.testing.assert_array_equal(values, answers[1][name])
+
+
+def example_of(**columns):
+    example = tf.train.Example()
+    for name, values in columns.items():
+        kind = "float_list" if isinstance(values[0], float) else "int64_list"
+        getattr(example.features.feature[name], kind).value.extend(values)
+    return example.SerializeToString()
+
+
+def test_a_list_that_does_not_fill_its_shape_fails_no_batch(tmp_path):
+    pairs = keras.Input((None, 4), name="pairs")
+    largest = keras.ops.max(keras.ops.nan_to_num(pairs), axis=(1, 2))
+    model = keras.Model({"pairs": pairs}, {"y": largest[:, None]})
+    path = export(model, tmp_path).path
+    records = [example_of(pairs=[7.0] * 7), example_of(pairs=[1.0] * 4)]
+    given = {"examples": np.array(records, object)}
+    found = run_in_cpp_session(path, given, "serving_examples")["y"]
+    assert found.tolist() == [[7.0], [1.0]]
+
+
+def test_what_is_missing_of_flags_and_unsigned_numbers_is_0(tmp_path):
+    flag = keras.Input((1,), dtype="bool", name="flag")
+    small = keras.Input((1,), dtype="uint8", name="small")
+    both = [keras.ops.cast(x, "float32") for x in (flag, small)]
+    model = keras.Model(
+        {"flag": flag, "small": small}, {"y": keras.layers.Concatenate()(both)}
+    )
+    given = {"examples": np.array([b"", example_of(small=[5])], object)}
+    path = export(model, tmp_path).path
+    found = run_in_cpp_session(path, given, "serving_examples")["y"]
+    assert found.tolist() == [[0, 0], [0, 5]]

@@ -1,11 +1,14 @@
 """Vocabularies are files of the SavedModel, whatever they came from."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from tfmtl import features, models, tasks
 from tfmtl.serving import export, run_in_cpp_session
+from tfmtl.serving.vocabularies import vocabularies_in_files
 
 COUNT = 3000
 TEXTS = [f"value {k}" for k in range(COUNT)]
@@ -78,6 +81,42 @@ def test_values_with_tabs_are_in_a_file_too(tmp_path):
     assert len(list((path / "assets").iterdir())) == 1
     served = run_in_cpp_session(path, {"word": ["a\tb", "a", "value 4"]})["y"]
     np.testing.assert_array_equal(served, table.get_weights()[0][[1, 0, 6]])
+
+
+def test_look_ups_of_one_size_are_no_repetition(tmp_path):
+    """Their row numbers are the same constant, which is no weight."""
+    words = [str(k) for k in range(600)]
+    columns = [
+        features.Categorical(name, vocabulary=tuple(words)) for name in ("a", "b")
+    ]
+    model = models.shared_bottom(columns, [tasks.Binary("click")])
+    assert export(model, tmp_path).scan.repetitions == ()
+
+
+def test_a_model_is_as_before_where_a_file_cannot_be_written(tmp_path, monkeypatch):
+    model = string_model()
+    other = string_model()
+    both = keras.Model(
+        {"word": model.input["word"]},
+        {"y": model.output["y"], "z": other(model.input)["y"]},
+    )
+    lookups = [model.get_layer("words"), other.get_layer("words")]
+    tables = [lookup.lookup_table for lookup in lookups]
+    write, written = Path.write_bytes, []
+
+    def once(self, content):
+        if written:
+            raise OSError("no room")
+        written.append(self)
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", once)
+    with (
+        pytest.raises(OSError, match="no room"),
+        vocabularies_in_files(both, tmp_path),
+    ):
+        pass
+    assert [lookup.lookup_table for lookup in lookups] == tables
 
 
 def test_short_vocabularies_stay_in_the_graph(model, exported):

@@ -18,6 +18,7 @@ from tfmtl.features.specs.file_lookup import (
 from tfmtl.features.specs.hashed_ids import HashedIds
 from tfmtl.layers.checks import positive_int
 
+_MOST_BINS = 2**31
 _KINDS = {"string": str, "int64": int}
 
 
@@ -56,6 +57,11 @@ class LookedUp(Embedded):
         for name in ("max_size", "hash_bins"):
             if getattr(self, name) is not None:
                 positive_int(name, getattr(self, name))
+        if (self.hash_bins or 0) >= _MOST_BINS:
+            raise ValueError(
+                f"`hash_bins` should be less than 2**31. Received: "
+                f"hash_bins={self.hash_bins}"
+            )
         if self.vocabulary is None or isinstance(self.vocabulary, str):
             return
         if self.hash_bins is None and isinstance(self.vocabulary, Iterable):
