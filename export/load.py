@@ -26,7 +26,7 @@ from tfmtl.serving.golden import read_golden
 from tfmtl.serving.rows import repeat
 
 Client = GrpcClient | RestClient
-MOST_REQUESTS = 1_000_000
+MOST = {"requests": 1_000_000, "rows": 100_000, "threads": 1000}
 PORTS = {"grpc": 8500, "rest": 8501}
 
 
@@ -146,11 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(
             f"--address should be of this machine unless --remote. Received: {address}"
         )
-    if not 1 <= options.requests <= MOST_REQUESTS:
-        parser.error(
-            f"--requests should be from 1 to {MOST_REQUESTS:,}. Received: "
-            f"{options.requests}"
-        )
+    for name, most in MOST.items():
+        given = getattr(options, name)
+        if not 1 <= given <= most:
+            parser.error(f"--{name} should be from 1 to {most:,}. Received: {given}")
     kind = GrpcClient if options.protocol == "grpc" else RestClient
 
     def connect() -> Client:

@@ -22,18 +22,21 @@ Columns = Mapping[str, Any]
 DEFAULT = "serving_default"
 INTEGERS = {"DT_INT8", "DT_INT16", "DT_INT32", "DT_INT64", "DT_UINT8"}
 FLOATS = {"DT_FLOAT", "DT_DOUBLE"}
+CHANGED = "The outputs have changed between two requests."
 
 
 class RestError(RuntimeError):
-    """A server's answer that is an error.
+    """A server's answer that is an error, or not the API's.
 
     Attributes:
         status: The HTTP status, such as 400.
+        passes: Whether another attempt may succeed.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, passes: bool = False) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
+        self.passes = passes
 
 
 class RestClient:
@@ -41,7 +44,8 @@ class RestClient:
 
     Columns are lists or arrays, one row per example. Requests of more than `max_rows`
     rows are cut, the answers joined. A request that fails for want of a connection or
-    of room (503) is sent again after a pause.
+    of room (503), or whose answer is not JSON or breaks off, is sent again after a
+    pause.
 
     Args:
         address: The host and port of the server. The connection is not encrypted.
@@ -104,23 +108,26 @@ class RestClient:
             One list per output, `(rows, width)`; without rows, empty ones.
 
         Raises:
-            ValueError: If the columns have different numbers of rows, or a column of
-                integers has a fraction.
+            ValueError: If the columns have different numbers of rows, a column of
+                integers has a fraction, or the signature has no such column.
             RestError: If the server refuses.
             OSError: If there is no connection, or the time is up.
         """
         deadline = Deadline(self.timeout)
-        infos = self._signature(signature, deadline)
-        names = sorted(infos["outputs"])
-        found: dict[str, list[Any]] = {name: [] for name in names}
-        for part in self._parts(columns, infos["inputs"]):
+        inputs = self._inputs(columns, signature, deadline)
+        names = self._signature(signature, deadline)["outputs"]
+        answers = []
+        for part in self._parts(columns, inputs):
             content = {"signature_name": signature, "inputs": part}
             outputs = self._post(":predict", content, deadline)["outputs"]
-            if len(names) == 1:  # the server leaves out the name of an only output
-                outputs = {names[0]: outputs}
-            for name in names:
-                found[name] += outputs[name]
-        return found
+            answers.append(self._named(outputs, signature, deadline))
+            names = answers[0]
+            if set(answers[-1]) != set(names):
+                raise RestError(200, CHANGED)
+        return {
+            name: [row for answer in answers for row in answer[name]]
+            for name in sorted(names)
+        }
 
     def classify(self, columns: Columns, signature: str) -> list[dict[str, float]]:
         """Asks for the scores of the classes, for example of `classify_click`.
@@ -203,6 +210,35 @@ class RestClient:
             )
         return self._known[name]
 
+    def _inputs(
+        self, columns: Columns, signature: str, deadline: Deadline
+    ) -> dict[str, Any]:
+        """The signature's inputs; the server ignores a column that is none of them."""
+        inputs = self._signature(signature, deadline)["inputs"]
+        if not set(columns) <= set(inputs):
+            self._known = {}  # a new version may have it
+            inputs = self._signature(signature, deadline)["inputs"]
+        if not set(columns) <= set(inputs):
+            raise ValueError(
+                f"`columns` should be of {sorted(inputs)}. Received: {sorted(columns)}"
+            )
+        return inputs
+
+    def _named(
+        self, outputs: Any, signature: str, deadline: Deadline
+    ) -> dict[str, list[Any]]:
+        """The outputs by name; the server leaves out the name of an only one."""
+        names = self._signature(signature, deadline)["outputs"]
+        found = set(outputs) if isinstance(outputs, dict) else None
+        if found != (set(names) if len(names) > 1 else None):
+            self._known = {}  # a new version has other outputs
+            names = self._signature(signature, deadline)["outputs"]
+        if found:
+            return outputs
+        if len(names) > 1:
+            raise RestError(200, CHANGED)
+        return {next(iter(names)): outputs}
+
     def _post(self, verb: str, content: Any, deadline: Deadline) -> Any:
         try:
             return self._send("POST", verb, json.dumps(content).encode(), deadline)
@@ -217,8 +253,7 @@ class RestClient:
             try:
                 return self._once(method, self._path + path, body, deadline)
             except (ConnectionError, RestError) as error:
-                full = getattr(error, "status", 503) == 503
-                if not full or attempt == self.attempts:
+                if attempt == self.attempts or not getattr(error, "passes", True):
                     raise
             time.sleep(min(self.pause * 2 ** (attempt - 1), deadline.left()))
         raise AssertionError("unreachable")
@@ -234,13 +269,27 @@ class RestClient:
             connection.request(method, path, body)
             response = connection.getresponse()
             content = response.read()
-        except (OSError, http.client.HTTPException):
+        except OSError:
             connection.close()
             raise
-        answer = json.loads(content) if content else {}
-        if response.status != http.client.OK:
-            raise RestError(response.status, answer.get("error", response.reason))
-        return answer
+        except http.client.HTTPException as error:
+            connection.close()
+            raise ConnectionError(f"There is no whole answer: {error!r}") from error
+        return _read(response, content)
+
+
+def _read(response: http.client.HTTPResponse, content: bytes) -> dict[str, Any]:
+    """The JSON object of an answer that is no error."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):  # of what stands before the server, or cut
+        raise RestError(response.status, response.reason, passes=True)
+    if response.status != http.client.OK:
+        message = answer.get("error", response.reason)
+        raise RestError(response.status, message, passes=response.status == 503)
+    return answer
 
 
 def encode(name: str, value: Any, dtype: str) -> Any:
@@ -288,8 +337,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="ranker")
     parser.add_argument("--signature", default=DEFAULT)
     options = parser.parse_args(arguments)
+    columns = json.load(sys.stdin)
+    if not isinstance(columns, dict):
+        parser.error(
+            "The standard input should be a JSON object of columns. Received: "
+            f"{type(columns).__name__}"
+        )
     with RestClient(options.address, options.model) as client:
-        outputs = client.predict(json.load(sys.stdin), options.signature)
+        outputs = client.predict(columns, options.signature)
     print(json.dumps(outputs))
 
 

@@ -10,9 +10,8 @@ type; values are read as `tfmtl.data` reads them. Writes, into a new folder:
 - `scores-*.parquet`: the key columns, or `file` and `row` (from 0) where none is named,
   and one column for each output; a list where an output has several values per row.
 - `dead_letter-*.jsonl`: each row that could not be scored, with the reason. No row
-  fails the batch and none is lost: rows read = rows scored + dead letters. A file that
-  breaks off or is no such file has one line of its own, from which row on it was not
-  read.
+  fails the batch and none is lost: rows read = rows scored + dead letters. Where a file
+  breaks off, or is no such file, one line says which rows were not read.
 
 Rows go through Beam in blocks of one file, by column, so that nothing is done row by
 row but in a block that holds a bad one: that is halved until the bad row is alone.
@@ -34,9 +33,11 @@ import os
 import re
 import sys
 import time
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -54,6 +55,7 @@ from tfmtl.serving.saved_model import PathLike, read_signature
 
 try:
     import apache_beam as beam
+    from apache_beam.io.filesystem import CompressionTypes
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.metrics import Metrics, MetricsFilter
     from apache_beam.ml.inference.base import (
@@ -71,8 +73,9 @@ except ImportError as error:
 # `DirectRunner` is this one too, after an attempt to download another, Prism.
 LOCAL = "--runner=FnApiRunner"
 NAMESPACE = "tfmtl"  # Of Beam's metrics.
-DEAD = "dead"
-SAMPLE = 1000  # Records that show in what types TFRecord's columns are stored.
+DEAD, DAMAGED = "dead", "damaged"
+SAMPLE = 1000  # Records that show in what types TFRecord's keys are stored.
+PIECE = 100_000  # Rows within which row groups begin that are read together.
 TABLES = 128  # Blocks of a row group of the result.
 
 KINDS = {"float_list": "float32", "int64_list": "int64", "bytes_list": "string"}
@@ -81,15 +84,23 @@ REFUSED = (ValueError, tf.errors.InvalidArgumentError)
 NODES = re.compile(
     r"Graph execution error:|Name: <unknown>,|\[*\{\{[^}]*\}\}\]*|\[Op:\w+\]"
 )
-UNREADABLE = (OSError, ValueError, pa.ArrowException, tf.errors.OpError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    pa.ArrowException,
+    tf.errors.OpError,
+)
 
 Rows: TypeAlias = pa.RecordBatch | np.ndarray
 """Columns of Parquet, or TFRecord's records, `(rows,)` of bytes."""
 
 # What Beam passes on are plain tuples: its workers cannot look up a script's classes.
-Piece: TypeAlias = tuple[str, int, int]
-"""What one worker reads at a time: a file, its row group (0 for all of TFRecord), and
-the number of its first row in the file, from 0."""
+Piece: TypeAlias = tuple[str, tuple[int, ...], int, int]
+"""What one worker reads at a time: a file, row groups that follow one another (none for
+all of the file), the number of the first row, from 0, and that behind the last (0 where
+it is unknown)."""
 
 Block: TypeAlias = tuple[str, int, Rows]
 """Rows that follow one another: a file, the number of the first row, and the rows."""
@@ -129,12 +140,10 @@ class Columns:
     Attributes:
         inputs: What the model reads.
         keys: What tells rows apart in the result, with the type: int64 or string.
-        stored: The types that the first records of the input show.
     """
 
     inputs: Mapping[str, Input]
     keys: Mapping[str, str]
-    stored: Mapping[str, str]
 
     @property
     def names(self) -> list[str]:
@@ -207,7 +216,7 @@ def score(
     Raises:
         FileNotFoundError: If an input has no file.
         FileExistsError: If the output holds files.
-        ValueError: If a key, the signature or the batch size is unfit.
+        ValueError: If a key, the output, the signature or the batch size is unfit.
         RuntimeError: If Beam did not finish.
 
     Example:
@@ -220,8 +229,7 @@ def score(
     definition = read_signature(model, signature)
     paths = list(dict.fromkeys(p for pattern in inputs for p in _matching(pattern)))
     _check_is_empty(output)
-    stored = _stored_types(paths)
-    columns = Columns(_inputs(definition), _key_types(keys, stored), stored)
+    columns = Columns(_inputs(definition), _key_types(keys, paths))
     handler = SavedModelHandler(model, definition, columns)
     pipeline = beam.Pipeline(options=PipelineOptions([LOCAL, *options]))
     _build(pipeline, paths, output, handler, batch_size)
@@ -390,28 +398,24 @@ def _columns_of_parquet(rows: pa.RecordBatch, names: list[str]) -> dict[str, pa.
 
 
 def _columns_of_examples(rows: np.ndarray, columns: Columns) -> dict[str, pa.Array]:
-    stored = columns.stored
-    if len(rows) == 1:
-        # What other rows have says nothing of this one. But a list that is left out is
-        # empty, as `write_tfrecord` does it, if others have it.
-        lists = {name: kind for name, kind in stored.items() if columns.are_lists(name)}
-        stored = {**lists, **_kinds(rows[0])}
+    stored = {name: kind for name, (kind, _) in _values(rows[0]).items()}
     features = {name: _feature(name, columns, stored) for name in columns.names}
     parsed = tf.io.parse_example(rows, features)
     return {name: _to_arrow(values) for name, values in parsed.items()}
 
 
 def _feature(name: str, columns: Columns, stored: Mapping[str, str]) -> Any:
+    """How to parse a column, `stored` as the first of the rows has it."""
+    wanted = columns.inputs.get(name)
+    kind = wanted.kind if wanted else columns.keys[name]
+    if (stored.get(name), kind) == ("int64", "float32"):
+        kind = "int64"
+    if columns.are_lists(name):
+        return tf.io.RaggedFeature(kind, row_splits_dtype=tf.int64)
     if name not in stored:
         raise ValueError(
             f"`{name}` should be in the example. Received: no such feature"
         )
-    wanted = columns.inputs.get(name)
-    kind = wanted.kind if wanted else columns.keys[name]
-    if (stored[name], kind) == ("int64", "float32"):
-        kind = "int64"
-    if columns.are_lists(name):
-        return tf.io.RaggedFeature(kind, row_splits_dtype=tf.int64)
     return tf.io.FixedLenFeature([], kind)
 
 
@@ -422,8 +426,8 @@ def _to_arrow(values: tf.Tensor | tf.RaggedTensor) -> pa.Array:
     return pa.array(values.numpy(), pa.binary() if values.dtype == tf.string else None)
 
 
-def _kinds(record: bytes) -> dict[str, str]:
-    """The types of those of a record's features that have values."""
+def _values(record: bytes) -> dict[str, tuple[str, list[Any]]]:
+    """The type and the values of a record's features, by name."""
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError as error:
@@ -431,8 +435,11 @@ def _kinds(record: bytes) -> dict[str, str]:
             "The record should be a serialised tf.train.Example. Received: "
             f"{record[:20]!r} …, {len(record)} bytes"
         ) from error
-    found = {name: feature.WhichOneof("kind") for name, feature in features.items()}
-    return {name: KINDS[kind] for name, kind in found.items() if kind}
+    return {
+        name: (KINDS[kind], list(getattr(feature, kind).value))
+        for name, feature in sorted(features.items())
+        if (kind := feature.WhichOneof("kind"))
+    }
 
 
 def dense(name: str, array: pa.Array, column: Input) -> np.ndarray:
@@ -556,8 +563,13 @@ def _build(
         | "Spread" >> beam.Reshuffle()
         | "Read"
         >> beam.ParDo(Read(handler.columns.names, batch_size)).with_outputs(
-            DEAD, main="blocks"
+            DEAD, DAMAGED, main="blocks"
         )
+    )
+    _ = (
+        read[DAMAGED]
+        | "Damaged files" >> beam.Distinct()
+        | "Count them" >> beam.Map(lambda _: _count(DAMAGED))
     )
     scored = (
         read.blocks
@@ -593,24 +605,23 @@ def pieces(path: str) -> Iterator[Piece]:
         path: The file.
 
     Yields:
-        The row groups of Parquet, or all of another file. A file that does not open
-        stays one piece, to fail when it is read.
+        Row groups of Parquet, about 100,000 rows, or all of another file. A file that
+        does not open stays one piece, to fail when it is read.
 
     Example:
         `len(list(pieces("log/1.parquet")))`
     """
-    first = 0
     try:
         with _open_parquet(path) as file:
-            counts = [
-                file.metadata.row_group(group).num_rows
-                for group in range(file.num_row_groups)
-            ]
+            groups = range(file.num_row_groups)
+            counts = [file.metadata.row_group(group).num_rows for group in groups]
     except UNREADABLE:
-        counts = [0]
-    for group, count in enumerate(counts):
-        yield path, group, first
-        first += count
+        yield path, (), 0, 0
+        return
+    starts = [0, *accumulate(counts)]
+    for _, run in groupby(groups, lambda group: starts[group] // PIECE):
+        together = tuple(run)
+        yield path, together, starts[together[0]], starts[together[-1] + 1]
 
 
 class Read(beam.DoFn):
@@ -626,26 +637,29 @@ class Read(beam.DoFn):
         self.batch_size = batch_size
 
     def process(self, piece: Piece) -> Iterator[Any]:
-        """Yields blocks, and a dead letter where a file breaks off."""
-        path, group, row = piece
+        """Yields blocks; where a piece breaks off, a dead letter and the file."""
+        path, groups, row, end = piece
         try:
-            for rows in self._rows(path, group):
+            for rows in self._rows(path, groups):
                 _count("read", len(rows))
                 yield path, row, rows
                 row += len(rows)
         except UNREADABLE as error:
-            _count("damaged")
-            reason = f"The file was not read from this row on: {_reason(error)}"
-            yield beam.pvalue.TaggedOutput(DEAD, _line(path, row, reason, None))
+            lost = "The file was not read from this row on"
+            if end:
+                lost = f"Rows {row} to {end - 1} were not read"
+            letter = _line(path, row, f"{lost}: {_reason(error)}", None)
+            yield beam.pvalue.TaggedOutput(DEAD, letter)
+            yield beam.pvalue.TaggedOutput(DAMAGED, path)
 
-    def _rows(self, path: str, group: int) -> Iterator[Rows]:
-        if not _is_parquet(path):
+    def _rows(self, path: str, groups: tuple[int, ...]) -> Iterator[Rows]:
+        if not groups and not _is_parquet(path):
             yield from _records(path, self.batch_size)
             return
         with _open_parquet(path) as file:
             there = set(self.names) <= set(file.schema_arrow.names)
             yield from file.iter_batches(
-                self.batch_size, [group], self.names if there else None
+                self.batch_size, groups or None, self.names if there else None
             )
 
 
@@ -681,6 +695,10 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _check_is_empty(output: str) -> None:
+    if set(output) & set("*?["):  # Beam would take it for a glob.
+        raise ValueError(
+            f"`output` should be without '*', '?' and '['. Received: output={output!r}"
+        )
     inside = FileSystems.match([FileSystems.join(output, "*")])[0].metadata_list
     if inside:
         raise FileExistsError(
@@ -689,15 +707,20 @@ def _check_is_empty(output: str) -> None:
         )
 
 
+def _open(path: str) -> Any:
+    """A file's own bytes, whatever the name promises."""
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
 def _is_parquet(path: str) -> bool:
-    with FileSystems.open(path) as file:
+    with _open(path) as file:
         return file.read(4) == b"PAR1"
 
 
 @contextlib.contextmanager
 def _open_parquet(path: str) -> Iterator[parquet.ParquetFile]:
-    with FileSystems.open(path) as file:
-        yield parquet.ParquetFile(file)
+    with _open(path) as file:
+        yield parquet.ParquetFile(file, page_checksum_verification=True)
 
 
 def _records(path: str, batch_size: int) -> Iterator[np.ndarray]:
@@ -731,14 +754,14 @@ def _types_of_file(path: str) -> dict[str, str]:
         return {
             n: k if isinstance(k, str) else f"lists of {k}" for n, k in schema.items()
         }
-    found: dict[str, str] = {}
-    try:
+    kinds: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    # What comes before the damage shows something.
+    with contextlib.suppress(tf.errors.OpError):
         for block in islice(_records(path, 1), SAMPLE):
             with contextlib.suppress(ValueError):
-                found = {**_kinds(block[0]), **found}
-    except tf.errors.OpError:
-        pass  # What comes before the damage has shown something.
-    return found
+                for name, (kind, values) in _values(block[0]).items():
+                    kinds[name][kind if len(values) < 2 else f"lists of {[kind]}"] += 1
+    return {name: found.most_common(1)[0][0] for name, found in kinds.items()}
 
 
 def _inputs(signature: meta_graph_pb2.SignatureDef) -> dict[str, Input]:
@@ -751,7 +774,8 @@ def _inputs(signature: meta_graph_pb2.SignatureDef) -> dict[str, Input]:
     }
 
 
-def _key_types(keys: Sequence[str], stored: Mapping[str, str]) -> dict[str, str]:
+def _key_types(keys: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
+    stored = _stored_types(paths) if keys else {}
     for name in keys:
         if stored.get(name) not in KEY_TYPES:
             raise ValueError(
@@ -772,14 +796,9 @@ def _readable(rows: Rows) -> Any:
         names = rows.schema.names
         return {n: _plain(c[0].as_py()) for n, c in zip(names, rows, strict=True)}
     try:
-        features = tf.train.Example.FromString(rows[0]).features.feature
-    except DecodeError:
+        return {name: _plain(values) for name, (_, values) in _values(rows[0]).items()}
+    except ValueError:
         return {"base64": base64.b64encode(rows[0]).decode()}
-    return {
-        name: _plain(list(getattr(feature, kind).value))
-        for name, feature in sorted(features.items())
-        if (kind := feature.WhichOneof("kind"))
-    }
 
 
 def _plain(value: Any) -> Any:
@@ -800,7 +819,7 @@ def _summary(result: PipelineResult, seconds: float) -> Summary:
         read=counts.get("read", 0),
         scored=counts.get("scored", 0),
         dead=counts.get(DEAD, 0),
-        damaged=counts.get("damaged", 0),
+        damaged=counts.get(DAMAGED, 0),
         seconds=seconds,
         scoring_seconds=times.get("inference_batch_latency_micro_secs", 0) / 1e6,
     )

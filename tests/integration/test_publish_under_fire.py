@@ -4,6 +4,7 @@ A reader, a process of its own, polls the base as a model server does and checks
 version at first sight. Publishers are processes too, and killed by SIGKILL.
 """
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -126,9 +127,16 @@ def base(ready, tmp_path):
 
 @pytest.fixture
 def reader(base):
+    """The reader of a base with one version."""
+    with reading(base) as end:
+        yield end
+
+
+@contextlib.contextmanager
+def reading(base):
     """Starts the reader; calling it ends the reader and gives what it saw."""
     here, there = context.Pipe()
-    process = context.Process(target=poll, args=(base, there))
+    process = context.Process(target=poll, args=(base, there), daemon=True)
     process.start()
 
     def end():
@@ -136,9 +144,11 @@ def reader(base):
         assert here.poll(SECONDS)
         return here.recv()
 
-    yield end
-    process.kill()
-    process.join(SECONDS)
+    try:
+        yield end
+    finally:
+        process.kill()
+        process.join(SECONDS)
 
 
 def start(*arguments):
@@ -325,32 +335,34 @@ export(model, sys.argv[1])
 """
 
 
+@contextlib.contextmanager
+def exporting(base):
+    """An exporter whose model is ready; it does not outlive the block."""
+    command = [sys.executable, "-c", EXPORTER, str(base)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 def test_export_is_killed(tmp_path):
     base = tmp_path / "ranker"
     base.mkdir()
-    here, there = context.Pipe()
-    reader = context.Process(target=poll, args=(base, there))
-    reader.start()
     generator = np.random.default_rng(0)
     whole = None
-    for fraction in (None, *generator.uniform(0, 1, 3), None):
-        process = subprocess.Popen(
-            [sys.executable, "-c", EXPORTER, str(base)], stdout=subprocess.PIPE
-        )
-        assert process.stdout.readline() == b"ready\n"
-        begun = time.monotonic()
-        if fraction is None:
-            assert process.wait(SECONDS) == 0
-            whole = whole or time.monotonic() - begun
-        else:
-            try:
-                process.wait(fraction * whole)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            assert process.wait(SECONDS) in (0, -signal.SIGKILL)
-        process.stdout.close()
-    here.send("end")
-    assert here.poll(SECONDS)
-    assert_whole(base, here.recv())
-    reader.join(SECONDS)
+    with reading(base) as end:
+        for fraction in (None, *generator.uniform(0, 1, 3), None):
+            with exporting(base) as process:
+                begun = time.monotonic()
+                if fraction is None:
+                    assert process.wait(SECONDS) == 0
+                    whole = whole or time.monotonic() - begun
+                else:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(fraction * whole)
+                    process.kill()
+                    assert process.wait(SECONDS) in (0, -signal.SIGKILL)
+        assert_whole(base, end())

@@ -128,7 +128,7 @@ def run(source: Source, folder: Path, seed: int = 0) -> Outcome:
     folded.save(folder / "folded.keras")
     golden = _head(source.train, 64)
     before = export(model, folder / "unfolded", golden=golden)
-    after = export(folded, folder / "folded", golden=golden)
+    after = export(model, folder / "folded", golden=golden, fold=True)
     latency = compare_latency(before.path, after.path, _head(source.train, 512))
     scores = predict(model, source.test)
     folded_scores = predict(folded, source.test)

@@ -5,7 +5,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,16 @@ def test_bytes_that_end_in_zero(client):
     assert example.features.feature["country"].bytes_list.value == [b"a\0"]
 
 
+@pytest.mark.parametrize("text", [None, float("nan"), 3])
+def test_what_is_no_text(by_grpc, text):
+    batch = {**columns(2), "country": [["at"], [text]]}
+    message = f"`inputs.'country'.` should hold strings. Received: {text}"
+    with pytest.raises(ValueError, match=message):
+        by_grpc.predict(batch)
+    with pytest.raises(ValueError, match=message):
+        by_grpc.classify(batch, "classify_click")
+
+
 def test_classify(client):
     batch = columns(6)
     rows = client.classify(batch, "classify_click")
@@ -220,6 +232,26 @@ def test_what_the_server_refuses(by_grpc, by_rest):
     assert caught.value.status == 400
 
 
+def test_a_column_that_the_signature_has_not(by_grpc, by_rest, models):
+    batch = {**columns(2), "aeg": [[1.0], [2.0]]}
+    with pytest.raises(grpc.RpcError, match="Sent extra: {aeg}"):
+        by_grpc.predict(batch)
+    models.rows.clear()
+    message = r"`columns` should be of \['age', .*\]. Received: .*'aeg', 'age'"
+    with pytest.raises(ValueError, match=message):
+        by_rest.predict(batch)
+    assert models.rows == []
+
+
+def test_one_version_is_asked(models, grpc_address):
+    batch = columns(2)
+    with GrpcClient(grpc_address, version=1, timeout=30) as client:
+        same(client.predict(batch), expected(batch))
+    with GrpcClient(grpc_address, version=2, timeout=30) as client:
+        with pytest.raises(grpc.RpcError, match=r"Specific\(ranker, 2\)"):
+            client.predict(batch)
+
+
 def test_an_unknown_signature_or_model(by_rest, rest_address):
     with pytest.raises(ValueError, match="`signature` should be one of .*'nothing'"):
         by_rest.predict(columns(1), "nothing")
@@ -235,6 +267,145 @@ def test_a_connection_that_the_server_closed_is_opened_again(by_rest):
     by_rest.predict(batch)
     by_rest._connection.sock.shutdown(socket.SHUT_RDWR)
     same(by_rest.predict(batch), expected(batch))
+
+
+@contextmanager
+def scripted(*answers):
+    """A server that gives these answers, each by a connection of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            for answer in answers:
+                connection, _ = server.accept()
+                with connection, connection.makefile("rb") as request:
+                    size = 0
+                    while (line := request.readline()).strip():
+                        if line.lower().startswith(b"content-length:"):
+                            size = int(line.split(b":")[1])
+                    request.read(size)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join(30)
+    assert not thread.is_alive(), "not every answer was asked for"
+
+
+def answer(content, status="200 OK", length=None):
+    """An answer by HTTP, after which the connection ends."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    length = len(body) if length is None else length
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+def metadata(*outputs, inputs=("x",)):
+    """The answer to a question for the signatures."""
+    infos = {name: {"dtype": "DT_FLOAT"} for name in (*inputs, *outputs)}
+    found = {
+        "inputs": {name: infos[name] for name in inputs},
+        "outputs": {name: infos[name] for name in outputs},
+    }
+    signatures = {"signature_def": {"serving_default": found}}
+    return answer({"metadata": {"signature_def": signatures}})
+
+
+X = {"x": [[1.0]]}
+ONE, TWO = [[0.5]], {"a": [[1.0]], "b": [[2.0]]}
+
+
+def test_a_new_version_has_other_outputs():
+    answers = [
+        metadata("a"),
+        answer({"outputs": ONE}),
+        answer({"outputs": TWO}),
+        metadata("a", "b"),
+        answer({"outputs": TWO}),
+        answer({"outputs": ONE}),
+        metadata("b"),
+    ]
+    with scripted(*answers) as address, RestClient(address, timeout=30) as client:
+        assert client.predict(X) == {"a": ONE}
+        assert client.predict(X) == TWO
+        assert client.predict(X) == TWO
+        assert client.predict(X) == {"b": ONE}
+
+
+def test_outputs_that_change_within_a_call():
+    answers = [
+        metadata("a", "b"),
+        answer({"outputs": TWO}),
+        answer({"outputs": ONE}),
+        metadata("b"),
+    ]
+    with scripted(*answers) as address:
+        with RestClient(address, max_rows=1, timeout=30) as client:
+            with pytest.raises(RestError, match="The outputs have changed between"):
+                client.predict({"x": [[1.0], [2.0]]})
+
+
+def test_a_new_version_has_other_columns():
+    answers = [
+        metadata("a"),
+        answer({"outputs": ONE}),
+        metadata("a", inputs=("x", "y")),
+        answer({"outputs": ONE}),
+    ]
+    with scripted(*answers) as address, RestClient(address, timeout=30) as client:
+        client.predict(X)
+        assert client.predict({**X, "y": [[1.0]]}) == {"a": ONE}
+
+
+BROKEN = {
+    "html": answer(b"<html>", "502 Bad Gateway"),
+    "no object": answer([1]),
+    "no JSON": answer(b"{", "200 OK"),
+    "empty": answer(b""),
+    "short": answer(b"{", length=10),
+    "no HTTP": b"SSH-2.0\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_answer_is_asked_for_again(broken):
+    answers = [metadata("a"), broken, broken, answer({"outputs": ONE})]
+    with scripted(*answers) as address:
+        with RestClient(address, timeout=30, pause=0) as client:
+            assert client.predict(X) == {"a": ONE}
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=BROKEN)
+def test_load_goes_on_after_a_broken_answer(broken):
+    answers = [metadata("a"), BROKEN[broken], metadata("a"), answer({"outputs": ONE})]
+    if broken in ("short", "no HTTP", "nothing"):  # the signatures are still known
+        del answers[2]
+    with scripted(*answers) as address:
+
+        def connect():
+            return RestClient(address, timeout=30, attempts=1)
+
+        report = load.load(connect, X, requests=2, threads=1)
+    assert len(report.milliseconds) == 1
+    [reason] = report.errors
+    if broken == "html":
+        assert reason == "HTTP 502"
+
+
+def test_an_error_that_is_no_json():
+    with scripted(BROKEN["html"]) as address:
+        with RestClient(address, timeout=30, attempts=1) as client:
+            with pytest.raises(RestError, match="502: Bad Gateway") as caught:
+                client.status()
+    assert caught.value.status == 502
+
+
+def test_an_answer_that_breaks_off():
+    with scripted(BROKEN["short"]) as address:
+        with RestClient(address, timeout=30, attempts=1) as client:
+            with pytest.raises(ConnectionError, match="no whole answer: Incomplete"):
+                client.status()
 
 
 @pytest.mark.parametrize("attempts", [0, 6])
@@ -355,6 +526,59 @@ def test_golden_rows_on_the_command_line(version, models, grpc_address, capsys):
     assert grpc_client.main(words) == 1
 
 
+@pytest.mark.parametrize("wrong", ["nan", "shape", "value"])
+def test_every_output_counts(version, models, grpc_address, monkeypatch, wrong):
+    """The first output agrees, the last one does not."""
+    predict = GrpcClient.predict
+
+    def spoilt(client, rows):
+        outputs = predict(client, rows)
+        value = outputs.pop("value")
+        outputs["value"] = {
+            "nan": np.full_like(value, np.nan),
+            "shape": value[:, 0],
+            "value": value + 1,
+        }[wrong]
+        return outputs
+
+    monkeypatch.setattr(GrpcClient, "predict", spoilt)
+    assert grpc_client.main([str(version), "--address", grpc_address]) == 1
+
+
+def test_output_that_the_server_lacks(version, models, grpc_address, capsys):
+    batch = columns(5)
+    more = {**expected(batch), "like": expected(batch)["click"]}
+    write_golden(version, batch, more)
+    assert grpc_client.main([str(version), "--address", grpc_address]) == 1
+    printed = capsys.readouterr().out
+    assert "should have the outputs ['like']. Received: ['click', 'value']" in printed
+
+
+@pytest.mark.parametrize("number, status", [("1", 0), ("01", 0), ("2", None)])
+def test_the_version_of_the_folder_is_asked(
+    version, models, grpc_address, number, status
+):
+    folder = version / number
+    batch = columns(5)
+    (folder / "assets.extra").mkdir(parents=True)
+    write_golden(folder, batch, expected(batch))
+    words = [str(folder), "--address", grpc_address]
+    if status is None:
+        with pytest.raises(grpc.RpcError, match=r"Specific\(ranker, 2\)"):
+            grpc_client.main(words)
+    else:
+        assert grpc_client.main(words) == status
+
+
+@pytest.mark.parametrize("text, kind", [("[1]", "list"), ("1", "int"), ("null", "No")])
+def test_json_that_is_no_object(text, kind, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    with pytest.raises(SystemExit):
+        rest_client.main([])
+    message = f"should be a JSON object of columns. Received: {kind}"
+    assert message in capsys.readouterr().err
+
+
 def test_columns_on_the_command_line(models, rest_address, capsys, monkeypatch):
     batch = {"age": [[0.5]], "item": [[4]], "country": [["at"]], "seen": [[1, 2]]}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(batch)))
@@ -430,6 +654,8 @@ def test_loopback(address, loopback):
         ("--address 10.0.0.1:8500", "of this machine unless --remote"),
         ("--requests 0", "--requests should be from 1 to 1,000,000. Received: 0"),
         ("--requests 1000001", "from 1 to 1,000,000. Received: 1000001"),
+        ("--rows 0", "--rows should be from 1 to 100,000. Received: 0"),
+        ("--threads 0", "--threads should be from 1 to 1,000. Received: 0"),
     ],
 )
 def test_load_refuses(words, message, tmp_path, capsys):

@@ -1,9 +1,11 @@
 """Batch scoring on Beam: the server's numbers, every row accounted for, refusals."""
 
+import gzip
 import importlib.util
 import json
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -333,14 +335,62 @@ def test_types_may_differ_by_record(version, rows, expected, tmp_path):
 
 
 def test_list_that_no_record_has_is_missing(version, rows, tmp_path):
-    others = {name: values for name, values in rows.items() if name != "tags"}
+    """Neither the order of rows nor that of files matters."""
+    lists = {**rows, "tags": [[]] * COUNT, "numbers": [[]] * COUNT}
+    others = {name: lists[name] for name in lists if name not in ("tags", "numbers")}
     write_tfrecord(tmp_path / "log", others)
-    script.score(version, [str(tmp_path / "log")], str(tmp_path / "scores"))
+    script.score(
+        version, [str(tmp_path / "log")], str(tmp_path / "scores"), keys=["id"]
+    )
     table, letters = result(tmp_path / "scores")
-    assert (len(table), len(letters)) == (0, COUNT)
-    assert {letter["reason"] for letter in letters} == {
-        "`tags` should be in the example. Received: no such feature"
+    inputs = {
+        "numbers": np.full((COUNT, 3), np.nan, "float32"),
+        "age": np.array(rows["age"], "float32")[:, None],
+        "country": np.array(rows["country"], object)[:, None],
+        "item": rows["item"][:, None],
+        "tags": np.full((COUNT, 1), -1),
     }
+    assert_scores(table, run_in_cpp_session(version, inputs))
+    assert letters == []
+
+
+def test_list_that_the_first_records_lack(version, rows, expected, tmp_path):
+    late = sorted(range(COUNT), key=lambda n: bool(rows["tags"][n]))
+    write_tfrecord(tmp_path / "log", {n: [v[k] for k in late] for n, v in rows.items()})
+    script.score(
+        version,
+        [str(tmp_path / "log")],
+        str(tmp_path / "scores"),
+        keys=["id"],
+        batch_size=5,
+    )
+    table, letters = result(tmp_path / "scores")
+    assert_scores(table, expected)
+    assert letters == []
+
+
+def test_file_of_other_types_is_read_in_blocks(
+    version, rows, expected, tmp_path, monkeypatch
+):
+    """Integers in one file, floats in the next, in both orders."""
+    for name, half, kind in (("a", slice(20), "i8"), ("b", slice(20, COUNT), "f4")):
+        chosen = {column: list(values[half]) for column, values in rows.items()}
+        chosen["age"] = np.array(chosen["age"], kind)
+        write_tfrecord(tmp_path / name, chosen)
+    sizes = []
+    read_columns = script.read_columns
+
+    def recording(rows, columns):
+        sizes.append(len(rows))
+        return read_columns(rows, columns)
+
+    monkeypatch.setattr(script, "read_columns", recording)
+    for number, order in enumerate(("ab", "ba")):
+        paths = [str(tmp_path / name) for name in order]
+        output = tmp_path / f"scores-{number}"
+        script.score(version, paths, str(output), keys=["id"])
+        assert_scores(result(output)[0], expected)
+    assert sorted(sizes) == [20, 20, 21, 21]
 
 
 @pytest.mark.parametrize("cut", [1, 400])
@@ -373,6 +423,104 @@ def test_file_that_is_neither(version, rows, expected, tmp_path, capsys):
         "b.parquet": 1,
     }
     assert "damaged files             2" in capsys.readouterr().out
+
+
+def test_damaged_gzip_is_one_line(version, rows, expected, tmp_path):
+    write_parquet(tmp_path / "a.parquet", rows)
+    whole = gzip.compress(b"x" * 10_000)
+    (tmp_path / "b.gz").write_bytes(whole[:20] + b"garbage" * 9)
+    (tmp_path / "c.gz").write_bytes(whole[:-12])
+    (tmp_path / "d.bz2").write_bytes(b"BZh9 and no more")
+    write_parquet(tmp_path / "e.parquet.gz", rows, slice(0, 2))
+    output = tmp_path / "scores"
+    summary = script.score(version, [f"{tmp_path}/*.*"], str(output), keys=["id"])
+    table, letters = result(output)
+    assert len(table) == COUNT + 2
+    assert summary.damaged == 3
+    assert sorted(Path(letter["file"]).name for letter in letters) == [
+        "b.gz",
+        "c.gz",
+        "d.bz2",
+    ]
+    assert {letter["row"] for letter in letters} == {0}
+
+
+@pytest.mark.parametrize("error", [zlib.error("bad"), EOFError("bad"), OSError("bad")])
+def test_errors_of_reading_are_dead_letters(monkeypatch, error):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(script, "_open", fail)
+    (piece,) = script.pieces("log")
+    letter, damaged = script.Read([], 4).process(piece)
+    assert damaged.value == "log"
+    assert json.loads(letter.value)["reason"] == (
+        "The file was not read from this row on: bad"
+    )
+
+
+def write_checked_parquet(path, rows):
+    """Row groups of 7 rows with checksums of pages; of two a bit of `age` is wrong."""
+    parquet.write_table(
+        columns_of(rows),
+        path,
+        row_group_size=7,
+        compression="none",
+        use_dictionary=False,
+        write_page_checksum=True,
+    )
+    content = bytearray(path.read_bytes())
+    with parquet.ParquetFile(path) as file:
+        for group in (1, 4):
+            age = file.metadata.row_group(group).column(1)
+            content[age.data_page_offset + age.total_compressed_size - 8] ^= 1
+    path.write_bytes(content)
+
+
+def test_parquet_that_is_damaged_inside(version, rows, expected, tmp_path, monkeypatch):
+    """Two pieces of a file: the rest of each is lost, and it is one file."""
+    monkeypatch.setattr(script, "PIECE", 14)
+    write_checked_parquet(tmp_path / "log.parquet", rows)
+    output = tmp_path / "scores"
+    summary = script.score(
+        version, [f"{tmp_path}/*.parquet"], str(output), keys=["id"], batch_size=7
+    )
+    table, letters = result(output)
+    lost = [*range(7, 14), *range(28, 41)]
+    assert (summary.read, summary.scored) == (COUNT - len(lost), COUNT - len(lost))
+    assert summary.damaged == 1
+    assert_scores(table, expected, lost=lost)
+    reasons = sorted((letter["row"], letter["reason"]) for letter in letters)
+    assert [row for row, _ in reasons] == [7, 28]
+    assert reasons[0][1].startswith("Rows 7 to 13 were not read: ")
+    assert reasons[1][1].startswith("Rows 28 to 40 were not read: ")
+
+
+def test_pieces_are_runs_of_row_groups(rows, tmp_path, monkeypatch):
+    path = str(tmp_path / "log.parquet")
+    write_parquet(path, rows)
+    assert list(script.pieces(path)) == [(path, (0, 1, 2, 3, 4, 5), 0, COUNT)]
+    monkeypatch.setattr(script, "PIECE", 20)
+    pieces = list(script.pieces(path))
+    assert pieces == [(path, (0, 1, 2), 0, 21), (path, (3, 4, 5), 21, COUNT)]
+    opened = []
+    plain = script._open
+
+    def recording(path):
+        opened.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(script, "_open", recording)
+    blocks = list(script.Read(["id"], 100).process(pieces[1]))
+    assert [(first, len(found)) for _, first, found in blocks] == [(21, 20)]
+    assert blocks[0][2]["id"].to_pylist() == rows["id"][21:]
+    assert opened == [path]
+
+
+def test_pieces_of_another_file(tmp_path):
+    (tmp_path / "log").write_bytes(b"no Parquet")
+    path = str(tmp_path / "log")
+    assert list(script.pieces(path)) == [(path, (), 0, 0)]
 
 
 def test_row_that_the_model_refuses(tmp_path):
@@ -465,6 +613,27 @@ def test_arguments_that_are_refused(version, rows, tmp_path, arguments, message)
             version, [f"{tmp_path}/log.parquet"], f"{tmp_path}/scores", **arguments
         )
     assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("name", ["tags", "words"])
+def test_lists_of_tfrecord_are_no_keys(version, rows, tmp_path, name):
+    """One record with one value too many is none, see the bad rows above."""
+    more = {**rows, "words": [["a", "b"]] * 30 + [["a"]] * (COUNT - 30)}
+    write_tfrecord(tmp_path / "log", more)
+    message = f"`keys` should be .*{name!r}, which is lists of "
+    with pytest.raises(ValueError, match=message):
+        script.score(
+            version, [f"{tmp_path}/log"], f"{tmp_path}/scores", keys=["id", name]
+        )
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("sign", "*?[")
+def test_output_that_looks_like_a_glob(version, rows, tmp_path, sign):
+    write_parquet(tmp_path / "log.parquet", rows)
+    output = f"{tmp_path}/scores{sign}"
+    with pytest.raises(ValueError, match="`output` should be without .* Received: out"):
+        script.score(version, [f"{tmp_path}/log.parquet"], output)
 
 
 def test_input_without_files_is_refused(version, tmp_path):
