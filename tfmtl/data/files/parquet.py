@@ -39,7 +39,8 @@ def from_parquet(
     """Makes a dataset of `(features, labels)` batches from Parquet files.
 
     Features are all other columns of the schema, `(batch, 1)`, or `(batch, width)` for
-    columns of lists. Missing values are NaN, -1 or `""`.
+    columns of lists. Missing values are NaN, -1 or `""`; a missing list of a fixed size
+    needs PyArrow 26, which is the first to read one.
 
     Args:
         files: A path, a glob, or a list of them; local ones.
