@@ -97,8 +97,8 @@ def export(
         fold: Whether to fold the model first, see `tfmtl.folding.fold`. Defaults to
             `False`.
         tables: `"float16"` or `"int8"` for embedding tables of half or a quarter of
-            their size; what that changes is in `Export.table_errors`. Defaults to
-            `None`, the model's own type.
+            their size (int8 has 4 bytes for each row besides); what that changes is in
+            `Export.table_errors`. Defaults to `None`, the model's own type.
         batch_sizes: Batch sizes that requests will have: each gets a warm-up record,
             and a fold lays routings out for the largest. Defaults to `None`, one
             record of a single row, and a layout for all sizes.
@@ -125,14 +125,9 @@ def export(
     facts: dict[str, Any] = {}
     report = None
     if fold:
-        rows = made_up_rows(model, GOLDEN_ROWS)
-        if given is not None:  # columns that training alone reads may be left out
-            count = len(next(iter(given.values())))
-            rows = made_up_rows(model, count) | given
         layout = None if batch_sizes is None else max(sizes)
-        folded = folding.fold(model, rows, batch_size=layout)
-        report = folding.compare(model, folded)
-        facts["fold"], model = report.as_dict(), folded
+        model, report = _folded(model, given, layout)
+        facts["fold"] = report.as_dict()
     model = without_training_inputs(model)
     if given is not None:
         given = {name: given[name] for name in model.input}
@@ -248,6 +243,16 @@ def _golden_rows(
     if not all(map(len, rows.values())):
         raise ValueError("`golden` should have one row or more. Received: none")
     return rows
+
+
+def _folded(
+    model: keras.Model, given: dict[str, np.ndarray] | None, batch_size: int | None
+) -> tuple[keras.Model, folding.FoldReport]:
+    rows = given
+    if given is not None:  # columns that training alone reads may be left out
+        rows = made_up_rows(model, len(next(iter(given.values())))) | given
+    folded = folding.fold(model, rows, batch_size=batch_size)
+    return folded, folding.compare(model, folded)
 
 
 def _save(model: keras.Model, folder: Path) -> None:
