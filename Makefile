@@ -49,7 +49,7 @@ test-backends: $(VENV)/.backends
 	$(RUN) -m pytest -m backends tests/conformance
 
 test-full: setup
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 lint: setup
 	$(VENV)/bin/ruff check .
