@@ -195,7 +195,6 @@ def with_layers(
         >>> [type(layer).__name__ for layer in copy.layers]
         ['InputLayer', 'Identity']
     """
-    as_functional(model)
     graph, other = record(model), {}
     for call in graph.calls:
         key = id(call.operation)

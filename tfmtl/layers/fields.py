@@ -1,7 +1,9 @@
 """Fields: the columns of a layer, as one tensor or as a list of tensors."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import keras
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -19,3 +21,69 @@ def side_by_side(inputs: Tensor) -> Tensor:
     if not isinstance(inputs, list | tuple):
         return inputs
     return inputs[0] if len(inputs) == 1 else ops.concatenate(inputs, axis=1)
+
+
+class ColumnNumbers(keras.layers.Layer):
+    """An integer for each value of columns: all computed at once, given as they came.
+
+    ```
+    input (batch, columns), output (batch, columns) int64
+    input a list of columns (batch, 1) each, output the same
+    ```
+
+    A subclass says in `numbers` what they are, and in `per_column` which of its
+    arguments has one entry for each column.
+
+    Args:
+        **kwargs: `name`, `dtype`.
+    """
+
+    per_column: ClassVar[str]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)
+
+    def numbers(self, columns: Tensor) -> Tensor:
+        """The numbers of columns side by side, of any type but int64.
+
+        LiteRT splits no int64.
+        """
+        raise NotImplementedError
+
+    def build(self, input_shape: Any) -> None:
+        """Notes whether the columns come one by one."""
+        self.fields = len(fields_of(input_shape) or ())
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the numbers, of all columns or one by one."""
+        numbers = self.numbers(side_by_side(inputs))
+        if not isinstance(inputs, list | tuple):
+            return ops.cast(numbers, "int64")
+        columns = ops.split(numbers, len(getattr(self, self.per_column)), axis=1)
+        return [ops.cast(column, "int64") for column in columns]
+
+    def compute_output_spec(self, inputs: Tensor) -> Any:
+        """The input's shape or shapes, int64."""
+        return keras.tree.map_structure(
+            lambda column: keras.KerasTensor(column.shape, "int64"), inputs
+        )
+
+    def slot_reads(self) -> np.ndarray:
+        """Each column reads itself."""
+        return np.eye(self.fields or 1, dtype=bool)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The same layer for the columns of `outputs` only."""
+        config = self.get_config()
+        if self.fields:
+            entries = getattr(self, self.per_column)
+            config[self.per_column] = [entries[k] for k in outputs]
+        return type(self).from_config(config), outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable."""
+        own = {self.per_column: getattr(self, self.per_column)}
+        return {**super().get_config(), **own}

@@ -7,12 +7,13 @@ leads to what is asked, so a task's own signature costs that task's sub-graph.
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tfmtl.data.files.schema import MISSING
 from tfmtl.tasks import (
     Binary,
     Count,
@@ -181,7 +182,7 @@ def _column(values: tf.RaggedTensor, tensor: keras.KerasTensor) -> tf.Tensor:
     shape = tuple(tensor.shape[1:])
     known = math.prod(size for size in shape if size is not None)
     width = None if None in shape else known
-    missing: Any = {tf.float32: math.nan, tf.int64: -1, tf.string: ""}[values.dtype]
+    missing = MISSING[values.dtype.name]
     if tensor.dtype == "bool" or tensor.dtype.startswith("uint"):
         missing = 0
     dense = values.to_tensor(missing, shape=(None, width))

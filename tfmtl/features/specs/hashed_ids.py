@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from tfmtl.layers.fields import fields_of, side_by_side
+from tfmtl.layers.fields import ColumnNumbers
 from tfmtl.layers.hashed_cross import low_bits, mix
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class HashedIds(keras.layers.Layer):
+class HashedIds(ColumnNumbers):
     """A row for each id: 0 for the negative ones, which are missing, else 1 … bins.
 
     ```
@@ -31,54 +30,23 @@ class HashedIds(keras.layers.Layer):
         **kwargs: `name`, `dtype`.
     """
 
+    per_column = "hash_bins"
     takes_any_id = True
 
     def __init__(self, hash_bins: Sequence[int], **kwargs: Any) -> None:
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(**kwargs)
         self.hash_bins = list(hash_bins)
 
-    def build(self, input_shape: Any) -> None:
-        """Notes whether the columns come one by one."""
-        self.fields = len(fields_of(input_shape) or ())
-        self.built = True
-
-    def call(self, inputs: Tensor) -> Tensor:
-        """Returns rows, of all columns or one by one."""
-        ids = ops.cast(side_by_side(inputs), "int64")
+    def numbers(self, columns: Tensor) -> Tensor:
+        """Returns rows, int32."""
+        ids = ops.cast(columns, "int64")
         low = low_bits(ids)
         high = _high_bits(ids, low)
         mixed = mix(low)
         for bits in (low_bits(high), ops.cast(high < 0, "int32")):
             mixed = mix(ops.bitwise_xor(mixed, bits))
         rows = 1 + ops.mod(mixed, ops.convert_to_tensor(self.hash_bins, "int32"))
-        rows = ops.where(ids < 0, 0, rows)
-        if not isinstance(inputs, list | tuple):
-            return ops.cast(rows, "int64")
-        columns = ops.split(rows, len(self.hash_bins), axis=1)
-        return [ops.cast(column, "int64") for column in columns]
-
-    def compute_output_spec(self, inputs: Tensor) -> Any:
-        """The input's shape or shapes, int64."""
-        return keras.tree.map_structure(
-            lambda column: keras.KerasTensor(column.shape, "int64"), inputs
-        )
-
-    def slot_reads(self) -> np.ndarray:
-        """Each column reads itself."""
-        return np.eye(self.fields or 1, dtype=bool)
-
-    def fold(
-        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> tuple[keras.layers.Layer, np.ndarray]:
-        """The same layer for the columns of `outputs` only."""
-        config = self.get_config()
-        if self.fields:
-            config["hash_bins"] = [self.hash_bins[k] for k in outputs]
-        return type(self).from_config(config), outputs
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, serialisable."""
-        return {**super().get_config(), "hash_bins": self.hash_bins}
+        return ops.where(ids < 0, 0, rows)
 
 
 def _high_bits(ids: Tensor, low: Tensor) -> Tensor:
