@@ -19,6 +19,7 @@ from tfmtl.tasks import (
     Count,
     LogNormal,
     MultiClass,
+    Ranking,
     Regression,
     Task,
     WeightedLogistic,
@@ -30,7 +31,7 @@ PREDICT, CLASSIFY, REGRESS = (
     f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")
 )
 _CLASSIFIED = (Binary, MultiClass)
-_REGRESSED = (Regression, LogNormal, WeightedLogistic, Count)
+_REGRESSED = (Regression, LogNormal, WeightedLogistic, Count, Ranking)
 
 Tensors = Mapping[str, tf.Tensor]
 Function = Callable[[Tensors], Tensors]

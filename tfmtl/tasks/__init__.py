@@ -13,6 +13,7 @@ from tfmtl.tasks.kinds import (
 )
 from tfmtl.tasks.losses import LabelledLoss
 from tfmtl.tasks.objectives import compile_arguments
+from tfmtl.tasks.ranking import Ranking
 from tfmtl.tasks.task import Position, Task
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MultiLabel",
     "Ordinal",
     "Position",
+    "Ranking",
     "Regression",
     "Task",
     "WeightedLogistic",

@@ -93,9 +93,10 @@ def _of_classes(
         return {}
     first = next(iter(labels.values()))
     completed = complete_labels(tasks, labels, x, {task.name: first for task in tasks})
+    units = {task.name: task.label_units for task in tasks}
     found = {}
     for name, weights in class_weight.items():
-        values = ops.convert_to_numpy(completed[name])
+        values = ops.convert_to_numpy(completed[name])[:, : units[name]]
         found[name] = np.ones(values.shape, "f4")
         for value, weight in weights.items():
             found[name][values == value] = weight

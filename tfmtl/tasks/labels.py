@@ -16,18 +16,19 @@ def complete_labels(
     """The label of every task, NaN where it is missing.
 
     A step of a funnel has the label 0 where that of the step before is 0, whatever is
-    given: who did not click did not buy.
+    given: who did not click did not buy. Behind the label of a task with `within`
+    comes the number of the row's list, NaN where it is of none.
 
     Args:
         tasks: Tasks.
         labels: Labels by task name, `(batch,)` or `(batch, label_units)` each, and
-            other columns that a task's `where` names; tasks may be left out. Where
-            there is one task, the label itself.
-        columns: Input columns by name, in which `where` is looked up too.
+            other columns that a task's `where` or `within` names; tasks may be left
+            out. Where there is one task, the label itself.
+        columns: Input columns by name, in which these are looked up too.
         outputs: Predictions by task name, which tell the batch size.
 
     Returns:
-        Labels `(batch, label_units)` by task name, float32.
+        Labels `(batch, label_units)` by task name, one wider with `within`, float32.
 
     Raises:
         ValueError: If a label is that of no task, or its shape does not fit.
@@ -51,6 +52,9 @@ def complete_labels(
         label = _label(task, labels, columns, outputs, sentinels)
         if task.after is not None and labels.get(task.name) is not None:
             label = ops.where(found[task.after] == 0, 0.0, label)
+        if task.within is not None:
+            lists = _lists(_found(task.within, task, labels, columns))
+            label = ops.concatenate([label, lists], axis=1)
         found[task.name] = label
     return found
 
@@ -62,7 +66,7 @@ def by_task(tasks: Sequence[Task], labels: Any) -> Mapping[str, Any]:
         ValueError: If they are not by name, or one is that of no task.
     """
     names = [task.name for task in tasks]
-    read = {*names, *(task.where for task in tasks)}
+    read = {*names, *(name for task in tasks for name in task.further_columns)}
     if len(tasks) == 1 and labels is not None and not isinstance(labels, Mapping):
         return {tasks[0].name: labels}
     if not isinstance(labels, Mapping):
@@ -142,7 +146,7 @@ def _label(
     _check_width(f"The label of task {task.name!r}", label, task.label_units)
     label = _known(label, task.missing)
     if task.where is not None:
-        condition = _column(task.where, task.name, labels, columns)
+        condition = column(_found(task.where, task, labels, columns))
         _check_width(f"The column {task.where!r} of task {task.name!r}", condition, 1)
         condition = _known(condition, sentinels.get(task.where))
         label = ops.where(condition > 0, label, float("nan"))
@@ -164,17 +168,28 @@ def _check_width(what: str, values: Tensor, width: int) -> None:
         )
 
 
-def _column(
-    name: str, task: str, labels: Mapping[str, Tensor], columns: Mapping[str, Tensor]
+def _found(
+    name: str, task: Task, labels: Mapping[str, Tensor], columns: Mapping[str, Tensor]
 ) -> Tensor:
     for found in (labels, columns):
         if found.get(name) is not None:
-            return column(found[name])
+            return found[name]
+    says = "where" if name == task.where else "in which list"
     raise ValueError(
-        f"The labels or inputs should have the column {name!r} that says where "
-        f"task {task!r} has a label. Received: labels={sorted(labels)}, "
+        f"The labels or inputs should have the column {name!r} that says {says} "
+        f"task {task.name!r} has a label. Received: labels={sorted(labels)}, "
         f"inputs={sorted(columns)}"
     )
+
+
+def _lists(values: Tensor) -> Tensor:
+    """The first row of each row's list, `(batch, 1)`; NaN where it is of none."""
+    values = ops.reshape(values, (-1,))
+    is_text = "string" in str(values.dtype)
+    known = values != "" if is_text else values >= 0
+    alike = ops.equal(ops.expand_dims(values, 1), ops.expand_dims(values, 0))
+    first = ops.cast(ops.argmax(ops.cast(alike, "int32"), axis=1), "float32")
+    return ops.expand_dims(ops.where(known, first, float("nan")), 1)
 
 
 def column(values: Tensor) -> Tensor:

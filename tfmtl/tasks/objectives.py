@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 
-from tfmtl.metrics import Labelled
+from tfmtl.metrics import Labelled, Listwise
+from tfmtl.metrics.listwise import is_listwise
 from tfmtl.tasks.labels import column, step_weights
 from tfmtl.tasks.task import Task, check_by_task, check_tasks
 
@@ -37,11 +38,11 @@ def compile_arguments(tasks: Sequence[Task]) -> dict[str, Any]:
         {'click': 1.0, 'like': 2.0}
     """
     check_tasks(tasks)
-    conditional = [task.name for task in tasks if task.where is not None]
+    conditional = [task.name for task in tasks if task.further_columns]
     if conditional:
         raise ValueError(
-            "Tasks whose label depends on another column (`where`) should be trained "
-            f"with a tfmtl.models.MultiTaskModel. Received: {conditional}"
+            "Tasks whose label depends on another column (`where`, `within`) should be "
+            f"trained with a tfmtl.models.MultiTaskModel. Received: {conditional}"
         )
     return {
         "loss": {task.name: task.loss() for task in tasks},
@@ -162,15 +163,19 @@ class Objectives:
     ) -> None:
         """Adds a batch to the metrics."""
         rows = self._row_weights(labels, weights)
-        for name, metrics in self._metrics.items():
-            for metric in metrics:
-                metric.update_state(labels[name], outputs[name], rows[name])
+        for task in self._tasks:
+            name = task.name
+            for metric in self._metrics[name]:
+                label = labels[name]
+                if not isinstance(metric, Listwise):
+                    label = label[:, : task.label_units]
+                metric.update_state(label, outputs[name], rows[name])
 
     def _row_weights(self, labels: Mapping[str, Tensor], weights: Any) -> Any:
         """Weights of the examples by task name, `None` for 1 each."""
         by_name = dict.fromkeys(self.losses, weights)
         if isinstance(weights, Mapping):
-            read = {task.where for task in self._tasks if task.where is not None}
+            read = {name for task in self._tasks for name in task.further_columns}
             names = [*self.losses, *sorted(read - set(self.losses))]
             check_by_task("sample_weight", weights, names)
             by_name = {name: weights.get(name) for name in self.losses}
@@ -182,9 +187,22 @@ class Objectives:
 
 def _labelled(
     task: Task, metric: keras.metrics.Metric, name: str | None = None
-) -> Labelled:
+) -> keras.metrics.Metric:
+    if isinstance(metric, Listwise):
+        metric = metric.metric
+    if is_listwise(metric):
+        _check_lists(task, metric)
+        return Listwise(metric, name=name)
     per_entry = task.label_units > 1
     return Labelled(metric, task.missing, per_entry=per_entry, name=name)
+
+
+def _check_lists(task: Task, metric: keras.metrics.Metric) -> None:
+    if task.within is None:
+        raise ValueError(
+            f"`metrics` of task {task.name!r} should be of single rows, or the task a "
+            f"tfmtl.tasks.Ranking, which has lists. Received: {metric.name}"
+        )
 
 
 def _check_metrics(metrics: Any) -> None:

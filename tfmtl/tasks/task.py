@@ -56,6 +56,7 @@ class Task(Serializable):
     where: str | None = None
 
     after: ClassVar[str | None] = None
+    within: ClassVar[str | None] = None
     position: ClassVar[Position | None] = None
     head_activation: ClassVar[Any] = None
 
@@ -63,6 +64,11 @@ class Task(Serializable):
     def label_range(self) -> tuple[float, float]:
         """The least and the greatest value that a label may have."""
         return -math.inf, math.inf
+
+    @property
+    def further_columns(self) -> tuple[str, ...]:
+        """Names of the columns that are read beside the label."""
+        return tuple(filter(None, (self.where, self.within)))
 
     @property
     def conditional_name(self) -> str:

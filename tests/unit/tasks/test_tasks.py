@@ -1,6 +1,7 @@
 """Tasks: what each kind says, `compile_arguments` for stock models, refusals."""
 
 import keras
+import keras_rs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,6 +17,7 @@ from tfmtl.tasks import (
     MultiLabel,
     Ordinal,
     Position,
+    Ranking,
     Regression,
     WeightedLogistic,
     compile_arguments,
@@ -23,6 +25,7 @@ from tfmtl.tasks import (
 from tfmtl.tasks.kinds import level_error
 
 NAN = float("nan")
+HINGE = keras_rs.losses.PairwiseHingeLoss(temperature=0.5)
 KINDS = [  # a task with nothing left at its default, units, names of metrics
     (Binary, {"position": Position("p", 3, 0.5), "after": "b"}, 1, "auc calibration"),
     (Regression, {"delta": 0.5}, 1, "rmse"),
@@ -32,6 +35,7 @@ KINDS = [  # a task with nothing left at its default, units, names of metrics
     (MultiClass, {"num_classes": 4}, 4, "accuracy"),
     (MultiLabel, {"num_labels": 5}, 5, "auc"),
     (Ordinal, {"num_levels": 5}, 4, "mae"),
+    (Ranking, {"within": "q", "pairwise_loss": HINGE}, 1, "ndcg_10"),
 ]
 TASKS = [
     (kind("a", 2.0, -1.0, "c", **arguments), units, names)
@@ -220,8 +224,8 @@ def test_unfit_name():
 
 def test_where_is_refused_by_compile_arguments():
     assert message(compile_arguments, [Binary("a"), Count("b", where="a")]) == (
-        "Tasks whose label depends on another column (`where`) should be trained "
-        "with a tfmtl.models.MultiTaskModel. Received: ['b']"
+        "Tasks whose label depends on another column (`where`, `within`) should be "
+        "trained with a tfmtl.models.MultiTaskModel. Received: ['b']"
     )
 
 
