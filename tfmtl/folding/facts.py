@@ -25,6 +25,8 @@ class Facts:
         graph: A recorded model.
         prune: Whether layers with slots may lose some; otherwise only what matters
             in training alone goes.
+        serving: Whether the outputs in inference are what counts. Otherwise what
+            matters in training alone stays, and nothing is a constant.
 
     Attributes:
         slots: Number of slots per tensor, `None` for a tensor without slot axis.
@@ -36,7 +38,9 @@ class Facts:
         rules: The rule of each call, in the graph's order.
     """
 
-    def __init__(self, graph: Graph, prune: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, prune: bool = True, serving: bool = True
+    ) -> None:
         self.graph = graph
         self.slots: dict[Ref, int | None] = {}
         self.constant: dict[Ref, np.ndarray] = {}
@@ -58,14 +62,15 @@ class Facts:
         for call in graph.calls:
             shared = calls_of[id(call.operation)] > 1
             rule: Rule = Opaque()
-            if is_training_only(call):
+            if serving and is_training_only(call):
                 rule = TrainingOnly()
             elif prune:
                 rule = rule_for(call, self.slots, self.pairs, shared)
             self.rules.append(rule)
             for index, ref in enumerate(call.results):
                 self._declare(ref, rule.output_slots(call, self.slots, index))
-            self._find_constants(call, rule)
+            if serving:
+                self._find_constants(call, rule)
         for number, ref in enumerate(self._outputs):
             self.reaches[ref][:, number] = True
         for call, rule in zip(reversed(graph.calls), reversed(self.rules), strict=True):

@@ -26,17 +26,10 @@ def rebuild(
     `of_graph(inputs, outputs, name)`, which makes it anew. Layers that have layouts for
     a `batch_size` are in that one.
     """
-    builder = _Builder(facts, as_functional(model), drop_inputs, batch_size)
-    for call, rule in zip(facts.graph.calls, facts.rules, strict=True):
-        if any(facts.kept(ref) for ref in call.results):
-            tensors = rule.rebuild(call, builder)
-            builder.tensors.update(zip(call.results, tensors, strict=True))
-    outputs = keras.tree.map_structure(builder.read, facts.graph.outputs)
-    make = getattr(model, "of_graph", keras.Model)
-    return make(builder.kept_inputs, outputs, name=model.name)
+    return Builder(facts, model, drop_inputs, batch_size).build()
 
 
-class _Builder:
+class Builder:
     """Tensors of the new model, by the tensors of the recorded one.
 
     A tensor with slots holds its kept slots only, in the order that suits the
@@ -48,12 +41,13 @@ class _Builder:
         self,
         facts: Facts,
         model: keras.Model,
-        drop_inputs: bool,
-        batch_size: int | None,
+        drop_inputs: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         self.facts = facts
         self.batch_size = batch_size
-        self.inputs = _same_inputs(model)
+        self._model = model
+        self.inputs = _same_inputs(as_functional(model))
         self.tensors: dict[Ref, Any] = dict(
             zip(
                 keras.tree.flatten(facts.graph.inputs),
@@ -73,6 +67,16 @@ class _Builder:
             for call in facts.graph.calls
             for ref in call.results
         }
+
+    def build(self) -> keras.Model:
+        """Makes every call that something kept needs, and the model."""
+        for call, rule in zip(self.facts.graph.calls, self.facts.rules, strict=True):
+            if any(self.facts.kept(ref) for ref in call.results):
+                tensors = rule.rebuild(call, self)
+                self.tensors.update(zip(call.results, tensors, strict=True))
+        outputs = keras.tree.map_structure(self.read, self.facts.graph.outputs)
+        make = getattr(self._model, "of_graph", keras.Model)
+        return make(self.kept_inputs, outputs, name=self._model.name)
 
     def read(self, ref: Ref, wanted: list[int] | None = None) -> Any:
         """A tensor with the slots `wanted`, or all of them."""
@@ -176,6 +180,13 @@ class _Builder:
         apart = stock.unstack()(len(held), axis=1, name=self._unique(name))
         return dict(zip(held, apart(self.read(ref, held)), strict=True))
 
+    def smaller(
+        self, call: Call, outputs: np.ndarray, inputs: np.ndarray, *columns: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        """A layer with slots for some of them, and its outputs in order."""
+        layer: Any = call.operation
+        return layer.fold(outputs, inputs, self.constants(call.inputs), *columns)
+
     def call(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Makes a call again, on other tensors."""
         args, kwargs = call.with_tensors(tensors)
@@ -199,10 +210,9 @@ class _Builder:
 
     def _kept_inputs(self, drop: bool) -> Any:
         refs: Any = self.facts.graph.inputs
-        unread = training_only_inputs(self.facts.graph)
-        if drop:
-            flat = keras.tree.flatten(refs)
-            unread = {ref for ref in flat if not self.facts.live(ref).any()}
+        flat = keras.tree.flatten(refs)
+        dropped = flat if drop else training_only_inputs(self.facts.graph)
+        unread = {ref for ref in dropped if not self.facts.live(ref).any()}
         if isinstance(refs, dict):
             kept = {n: x for n, x in self.inputs.items() if refs[n] not in unread}
             return kept or dict([*self.inputs.items()][:1])  # a Keras model has one
@@ -284,6 +294,14 @@ def _copy(operation: keras.Operation, name: str) -> keras.Operation:
 def _copy_state(operation: Any, copy: Any) -> None:
     if not isinstance(operation, keras.layers.Layer):
         return
+    kinds = [[(w.name, w.shape) for w in layer.weights] for layer in (operation, copy)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"Layer {operation.name!r} should have the weights that its configuration "
+            "gives it, in that order; fold and export before what adds others, such "
+            "as `quantize('float8')`. Received: "
+            f"{[name for name, _ in kinds[0]]}, expected {[name for name, _ in kinds[1]]}"
+        )
     copy.trainable = operation.trainable
     for old, new in zip(operation.weights, copy.weights, strict=True):
         new.trainable = old.trainable

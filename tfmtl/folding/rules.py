@@ -115,23 +115,17 @@ class OfSlotLayer(Rule):
     def _fold(
         self, call: Call, builder: Any, outputs: np.ndarray, inputs: np.ndarray
     ) -> tuple[Any, np.ndarray]:
-        return self._layer.fold(outputs, inputs, builder.constants(call.inputs))
+        return builder.smaller(call, outputs, inputs)
 
 
 class OfGate(OfSlotLayer):
     """A gate, whose weights are a matrix: outputs are slots, experts columns."""
 
-    def __init__(self, layer: GateLayer) -> None:
-        slots: Any = layer
-        super().__init__(slots)
-        self._gate = layer
-
     def _fold(
         self, call: Call, builder: Any, outputs: np.ndarray, inputs: np.ndarray
     ) -> tuple[Any, np.ndarray]:
         columns = np.array(builder.facts.columns(call.results[0]))
-        constants = builder.constants(call.inputs)
-        return self._gate.fold(outputs, inputs, constants, columns)
+        return builder.smaller(call, outputs, inputs, columns)
 
 
 class OfMixture(Rule):
