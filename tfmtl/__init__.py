@@ -1,7 +1,7 @@
 """Multi-task rankers in Keras 3, from shared layers to a small SavedModel.
 
 `import tfmtl` gives the rooms that need Keras alone; `tfmtl.data`,
-`tfmtl.report` and `tfmtl.serving` are imported on first use.
+`tfmtl.interop`, `tfmtl.report` and `tfmtl.serving` are imported on first use.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from tfmtl import (
 )
 from tfmtl.version import __version__
 
-_ON_FIRST_USE = ("data", "report", "serving")
+_ON_FIRST_USE = ("data", "interop", "report", "serving")
 
 __all__ = [
     "__version__",
@@ -28,6 +28,7 @@ __all__ = [
     "data",
     "features",
     "folding",
+    "interop",
     "layers",
     "metrics",
     "models",
