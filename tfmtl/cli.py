@@ -5,21 +5,33 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from tfmtl import demo
-from tfmtl.serving import ExportError, export, load_model, scan
+from tfmtl.serving import (
+    ExportError,
+    Thresholds,
+    compare_versions,
+    export,
+    load_model,
+    scan,
+    versions,
+)
 from tfmtl.serving.manifest import read_manifest
 from tfmtl.serving.model_config import Served, label, rollback
-from tfmtl.serving.saved_model import read_meta_graph
+from tfmtl.serving.publish import folder_of
+from tfmtl.serving.row_files import rows_of_files
+from tfmtl.serving.saved_model import read_meta_graph, spelled
 from tfmtl.serving.tables import KINDS
 from tfmtl.serving.verify import FAILURES, verify
 from tfmtl.serving.warm_up import FILE as WARM_UP
 
 LARGEST_TENSORS = 10
+REFUSED = 1  # a version beyond the thresholds; a fault has another status
 FAULTS = (*FAILURES, ExportError, ImportError)  # of what is given, not of the program
 Infos = Mapping[str, Any]
 
@@ -74,6 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", type=Path, help="a version folder")
     command.set_defaults(command=_verify, name="verify")
 
+    command = commands.add_parser("compare", help="put two versions side by side")
+    command.add_argument("old", type=Path, help="a version, or a folder of versions")
+    command.add_argument("new", type=Path, help="the version that is to replace it")
+    command.add_argument("files", nargs="+", help=".parquet, .csv or .tfrecord")
+    command.add_argument(
+        "--labels", default="", help="columns named like outputs: click,like"
+    )
+    _add_thresholds(command)
+    command.add_argument("--json", type=Path, help="a file for the report")
+    command.set_defaults(command=_compare, name="compare")
+
     command = commands.add_parser("rollback", help="pin an older version")
     _add_model(command)
     command.add_argument("--to", type=int, help="a version; default: the one before")
@@ -94,6 +117,28 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         "--base", type=Path, help="the versions' folder, if not base_path of the config"
     )
     command.add_argument("--no-verify", action="store_true", help="skip tfmtl verify")
+
+
+def _add_thresholds(command: argparse.ArgumentParser) -> None:
+    for limit in fields(Thresholds):
+        command.add_argument(
+            f"--{limit.name.replace('_', '-')}",
+            type=_pair if limit.name == "calibration" else _number,
+            default=limit.default,
+            metavar="LOW,HIGH" if limit.name == "calibration" else "LIMIT",
+            help="default: %(default)s; `none` switches it off",
+        )
+    command.add_argument(
+        "--changed-signature", action="store_true", help="inputs and outputs may change"
+    )
+
+
+def _number(word: str) -> float | None:
+    return None if word == "none" else float(word)
+
+
+def _pair(word: str) -> tuple[float, ...] | None:
+    return None if word == "none" else tuple(map(float, word.split(",")))
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -155,11 +200,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _ends(kind: str, infos: Infos) -> Iterator[str]:
     for name, info in sorted(infos.items()):
-        shape = ", ".join(
-            "batch" if k == 0 and dim.size == -1 else str(dim.size)
-            for k, dim in enumerate(info.tensor_shape.dim)
-        )
-        yield f"  {kind}  {name}  {tf.as_dtype(info.dtype).name} ({shape})"
+        yield f"  {kind}  {name}  {spelled(info)}"
 
 
 def _warm_up(path: Path) -> str:
@@ -193,6 +234,35 @@ def _verify(options: argparse.Namespace) -> int:
         f"{found.difference:.1e}"
     )
     return os.EX_OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    limits = Thresholds(
+        **{f.name: getattr(options, f.name) for f in fields(Thresholds)}
+    )
+    new = _version(options.new)
+    old = _version(options.old, but=new)
+    labels = options.labels.split(",") if options.labels else []
+    rows = rows_of_files(options.files, [old, new], labels)
+    report = compare_versions(old, new, rows)
+    failures = report.failures(limits, changed_signature=options.changed_signature)
+    print(report)
+    for failure in failures:
+        print(f"problem: {failure}")
+    if options.json is not None:
+        found = {**report.to_dict(), "failures": failures}
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        options.json.write_text(text + "\n", "utf-8")
+    return REFUSED if failures else os.EX_OK
+
+
+def _version(path: Path, but: Path | None = None) -> Path:
+    """A version as it is; of a folder of versions the largest, but for one."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    found = [folder_of(path, number) for number in versions(path)]
+    kept = [folder for folder in found if but is None or not folder.samefile(but)]
+    return kept[-1] if kept else path
 
 
 def _rollback(options: argparse.Namespace) -> int:

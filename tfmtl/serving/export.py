@@ -17,6 +17,7 @@ from tfmtl.folding import training_inputs, without_training_inputs
 from tfmtl.folding.proof import rounding
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.layers.checks import widths
+from tfmtl.serving.against import Check
 from tfmtl.serving.golden import difference, write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
@@ -24,6 +25,7 @@ from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
 from tfmtl.serving.scan import Scan, scan
 from tfmtl.serving.session import run_in_cpp_session
+from tfmtl.serving.side_by_side import SideBySide
 from tfmtl.serving.signatures import set_methods, signatures
 from tfmtl.serving.stateless import read_weights, serving_function
 from tfmtl.serving.tables import TableError, table_errors, with_compact_tables
@@ -37,6 +39,23 @@ INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
 
 class ExportError(RuntimeError):
     """A written SavedModel did not pass the checks before publishing."""
+
+
+class RegressionError(ExportError):
+    """A new version is worse or other than the served one by more than is allowed.
+
+    Attributes:
+        report: The two side by side.
+        failures: What is beyond the thresholds, a sentence each.
+    """
+
+    def __init__(self, report: SideBySide, failures: Sequence[str]) -> None:
+        super().__init__(
+            f"The new version should pass the check against {report.old}. Received: "
+            + "; ".join(failures)
+        )
+        self.report = report
+        self.failures = tuple(failures)
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class Export:
         table_errors: By output, what tables in fewer bits changed on rows made up or
             given; empty where tables are as they were.
         fold: What the fold removed; `None` where there was none.
+        side_by_side: The version beside the one it was checked against; `None` where
+            there was no check, or no earlier version.
     """
 
     path: Path
@@ -62,6 +83,7 @@ class Export:
     scan: Scan
     table_errors: Mapping[str, TableError]
     fold: folding.FoldReport | None
+    side_by_side: SideBySide | None = None
 
 
 def export(
@@ -73,6 +95,7 @@ def export(
     tables: str | None = None,
     batch_sizes: Sequence[int] | None = None,
     golden: Mapping[str, Any] | None = None,
+    against: Check | None = None,
 ) -> Export:
     """Exports a model to `<base>/<version>`, checked in TensorFlow's C++ session.
 
@@ -104,6 +127,9 @@ def export(
             record of a single row, and a layout for all sizes.
         golden: One array per input, a few rows. Defaults to generated rows; give
             some if the model refuses ids 0 and 1 or normal floats.
+        against: Rows, labels and thresholds that compare the new version with the one
+            that is served, which it must not be worse than; the report is in
+            `assets.extra/`. Defaults to `None`, no comparison.
 
     Returns:
         The published version.
@@ -113,6 +139,7 @@ def export(
         FileExistsError: If the version exists.
         DiskFullError: If there is no room for it.
         ExportError: If the written SavedModel does not pass the checks.
+        RegressionError: If it does not pass the check `against` an earlier version.
         CppSessionError: If it does not load or run in the C++ session.
 
     Example:
@@ -121,9 +148,10 @@ def export(
     _check_model(model)
     sizes = (1,) if batch_sizes is None else _checked(batch_sizes)
     choose_version(base, version)
+    live = None if against is None else against.live(base)
     given = None if golden is None else _golden_rows(model, golden)
     facts: dict[str, Any] = {}
-    report = None
+    report = beside = None
     if fold:
         layout = None if batch_sizes is None else max(sizes)
         model, report = _folded(model, given, layout)
@@ -152,10 +180,14 @@ def export(
         largest = _compare(folder, rows, expected, tolerance)
         write_golden(folder, rows, expected, tolerance)
         write_warm_up(folder, rows, sizes)
+        if against is not None:
+            beside, failures = against(live, folder)
+            if beside is not None and failures:
+                raise RegressionError(beside, failures)
         write_manifest(folder, facts)
         path = publish(folder, base, version)
     return Export(
-        path, int(path.name), found.file_bytes, largest, found, errors, report
+        path, int(path.name), found.file_bytes, largest, found, errors, report, beside
     )
 
 

@@ -68,6 +68,23 @@ def is_version(name: str) -> bool:
     return is_number and int(name) <= LARGEST_VERSION
 
 
+def folder_of(base: PathLike, version: int) -> Path:
+    """Finds the folder of a version, also of one with zeros before its number.
+
+    Args:
+        base: The model's folder.
+        version: One of `versions(base)`.
+
+    Returns:
+        The folder.
+
+    Example:
+        `folder_of("models/ranker", 2)  # models/ranker/2`
+    """
+    children = sorted(child for child in Path(base).iterdir() if is_version(child.name))
+    return next(child for child in children if int(child.name) == version)
+
+
 def choose_version(base: PathLike, version: int | None) -> int:
     """Checks a wanted version, or takes the next one.
 

@@ -57,7 +57,7 @@ def coerce(
 
 def _array(name: str, value: Any, dtype: int) -> np.ndarray:
     wanted = tf.as_dtype(dtype)
-    array = _as_array(value)
+    array = as_array(value)
     if wanted != tf.string:
         if not np.can_cast(array.dtype, wanted.as_numpy_dtype, "same_kind"):
             raise ValueError(
@@ -80,8 +80,12 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
     return texts
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """An array; of texts one of objects, as NumPy's own text types drop zero bytes."""
+def as_array(value: Any) -> np.ndarray:
+    """An array; of texts one of objects, as NumPy's own text types drop zero bytes.
+
+    Args:
+        value: What NumPy takes for an array, or a tensor.
+    """
     array = np.asarray(value)
     texts = array.dtype.kind in "SU" and not isinstance(value, np.ndarray)
     return np.asarray(value, object) if texts else array
@@ -111,7 +115,7 @@ def repeat(rows: Mapping[str, Any], batch_size: int) -> dict[str, np.ndarray]:
     Example:
         `repeat({"age": [1.0, 2.0]}, 3)["age"]  # [1.0, 2.0, 1.0]`
     """
-    arrays = {name: _as_array(value) for name, value in rows.items()}
+    arrays = {name: as_array(value) for name, value in rows.items()}
     return {
         name: array[np.arange(batch_size) % len(array)]
         for name, array in arrays.items()

@@ -66,6 +66,25 @@ def read_signature(
     return signatures[signature]
 
 
+def spelled(info: meta_graph_pb2.TensorInfo) -> str:
+    """Type and shape of an end of a signature, for people.
+
+    Args:
+        info: What the signature says of it.
+
+    Returns:
+        Such as `float32 (batch, 2)`; -1 is any size.
+
+    Example:
+        `spelled(read_signature("models/ranker/1").inputs["age"])`
+    """
+    shape = ", ".join(
+        "batch" if k == 0 and dim.size == -1 else str(dim.size)
+        for k, dim in enumerate(info.tensor_shape.dim)
+    )
+    return f"{tf.as_dtype(info.dtype).name} ({shape})"
+
+
 def read_variables(path: PathLike) -> dict[str, np.ndarray]:
     """Reads the numbers of a SavedModel's checkpoint.
 

@@ -76,7 +76,8 @@ def request(
         signature: The signature's name.
         threads: Intra-op and inter-op threads, or 0 for TensorFlow's own choice.
         warmup: The runs of each model that are not timed.
-        repetitions: The timed runs; 0 to get the outputs of the first batch.
+        repetitions: The timed runs; 0 to get the first model's outputs, those of all
+            batches joined.
         timeout: The seconds after which the process is ended.
 
     Returns:

@@ -12,6 +12,7 @@ from tfmtl.folding import with_layers
 from tfmtl.layers import FieldEmbedding
 from tfmtl.layers.field_embedding import rows_of_fields
 from tfmtl.serving.golden import difference
+from tfmtl.serving.score_drift import rank_correlation
 
 Tensor = Any
 KINDS = ("float16", "int8")
@@ -160,19 +161,6 @@ def table_errors(
     errors = {}
     for name, array in expected.items():
         first, second = (np.asarray(a, "f8").ravel() for a in (array, compact[name]))
-        rank = _rank_correlation(first, second)
+        rank = rank_correlation(first, second)
         errors[name] = TableError(difference(second, first), rank)
     return errors
-
-
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's correlation; equal values share the mean of their ranks."""
-    a, b = _ranks(first), _ranks(second)
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 1.0 if np.array_equal(a, b) else 0.0
-    return float(np.corrcoef(a, b)[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
