@@ -13,6 +13,7 @@ that nothing but the C++ runtime takes part, as in a model server.
 import ctypes
 import importlib.util
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ NAMES = {code: name for name, code in DTYPES.items()}
 POINTERS = (
     "TF_NewStatus TF_Message TF_NewSessionOptions TF_NewGraph TF_Version "
     "TF_LoadSessionFromSavedModel TF_AllocateTensor TF_TensorData "
-    "TF_GraphOperationByName"
+    "TF_GraphOperationByName TF_StringGetDataPointer"
 ).split()
 
 
@@ -63,7 +64,7 @@ def open_library(paths: list[str]) -> ctypes.CDLL:
     api = ctypes.CDLL(paths[0], mode=ctypes.RTLD_GLOBAL)
     for name in POINTERS:
         getattr(api, name).restype = ctypes.c_void_p
-    for name in ("TF_TensorByteSize", "TF_Dim"):
+    for name in ("TF_TensorByteSize", "TF_Dim", "TF_StringGetSize"):
         getattr(api, name).restype = ctypes.c_int64
     return api
 
@@ -231,15 +232,30 @@ def batch(
 
 
 def to_array(api: ctypes.CDLL, handle: int) -> np.ndarray:
-    """Copies a tensor of numbers into an array."""
+    """Copies a tensor of numbers or strings into an array."""
     tensor = ctypes.c_void_p(handle)
     shape = [api.TF_Dim(tensor, axis) for axis in range(api.TF_NumDims(tensor))]
     code = api.TF_TensorType(tensor)
+    if code == TF_STRING:
+        return texts(api, tensor, math.prod(shape)).reshape(shape)
     if code not in NAMES:
-        raise RuntimeError(f"An output should hold numbers. Received: type {code}")
+        raise RuntimeError(
+            f"An output should hold numbers or strings. Received: type {code}"
+        )
     size = api.TF_TensorByteSize(tensor)
     raw = ctypes.string_at(api.TF_TensorData(tensor), size) if size else b""
     return np.frombuffer(raw, NAMES[code]).reshape(shape)
+
+
+def texts(api: ctypes.CDLL, tensor: ctypes.c_void_p, count: int) -> np.ndarray:
+    """Copies strings into an array of bytes, which drops zero bytes at their ends."""
+    data = api.TF_TensorData(tensor) or 0
+    strings = [ctypes.c_void_p(data + STRING_BYTES * k) for k in range(count)]
+    found = [
+        ctypes.string_at(api.TF_StringGetDataPointer(s), api.TF_StringGetSize(s))
+        for s in strings
+    ]
+    return np.array(found, bytes)
 
 
 def joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:

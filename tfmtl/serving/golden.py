@@ -90,11 +90,12 @@ def difference(answer: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference of two arrays, relative to the expected beyond 1.
 
     Args:
-        answer: Numbers.
-        expected: Numbers.
+        answer: Numbers, or identifiers: integers or strings, which are the same or not.
+        expected: The same.
 
     Returns:
-        The difference; NaN where an answer is NaN or the shapes differ.
+        The difference; infinite where identifiers differ, NaN where an answer is NaN
+        or the shapes differ.
 
     Example:
         >>> import numpy as np
@@ -102,9 +103,13 @@ def difference(answer: np.ndarray, expected: np.ndarray) -> float:
         >>> difference(np.array([0.5, 11.0]), np.array([0.5, 10.0]))
         0.1
     """
-    answer, expected = np.asarray(answer, "f8"), np.asarray(expected, "f8")
+    answer, expected = np.asarray(answer), np.asarray(expected)
     if answer.shape != expected.shape:
         return float("nan")
+    if expected.dtype.kind in "iuSUO":
+        same = answer.astype(object) == expected.astype(object)
+        return 0.0 if same.all() else float("inf")
+    answer, expected = answer.astype("f8"), expected.astype("f8")
     scale = np.maximum(1.0, np.abs(expected))
     return float(np.max(np.abs(answer - expected) / scale, initial=0.0))
 

@@ -16,6 +16,7 @@ from tfmtl.serving.saved_model import PathLike, read_meta_graph, read_variables
 FORBIDDEN = ("EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule", "XlaLaunch")
 DEFAULT, INIT_OP = "serving_default", "__saved_model_init_op"
 CLASSES = ("tensorflow/serving/classify", "classes")
+OUTPUTS = (tf.float32, tf.int64, tf.string)  # scores, and identifiers of items
 LARGE = 4096  # bytes from which a stored tensor is listed and should be unique
 
 
@@ -188,11 +189,13 @@ def _signature_problems(
                         f"dimension, the batch. Received: shape={sizes}"
                     )
         for key, info in sorted(ends.outputs.items()):
-            wanted = tf.string if (ends.method_name, key) == CLASSES else tf.float32
-            if info.dtype != wanted.as_datatype_enum:
+            dtype = tf.as_dtype(info.dtype)
+            is_class = (ends.method_name, key) == CLASSES
+            if dtype not in ((tf.string,) if is_class else OUTPUTS):
+                wanted = "string" if is_class else "float32, int64 or string"
                 yield (
-                    f"output {key!r}{place} should be {wanted.name}. Received: "
-                    f"dtype={tf.as_dtype(info.dtype).name}"
+                    f"output {key!r}{place} should be {wanted}. Received: "
+                    f"dtype={dtype.name}"
                 )
 
 

@@ -193,6 +193,16 @@ def test_difference():
     assert np.isnan(difference([np.nan], [1.0]))
 
 
+def test_identifiers_are_the_same_or_not():
+    assert difference([2**60, 7], [2**60, 7]) == 0.0
+    assert difference([2**60 + 1, 7], [2**60, 7]) == np.inf
+    texts = np.array([b"a", b"bc"], object)
+    assert difference(np.array([b"a", b"bc"]), texts) == 0.0
+    assert difference(np.array([b"a", b"bd"]), texts) == np.inf
+    assert difference(np.zeros((0, 1), "S1"), np.zeros((0, 1), object)) == 0.0
+    assert np.isnan(difference(texts[:1], texts))
+
+
 def test_keys_of_facts_may_be_numbers(folder):
     write_manifest(folder, {"sizes": {10: 1, 9: 2}})
     assert check_manifest(folder) == []

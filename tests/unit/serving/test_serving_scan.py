@@ -63,7 +63,9 @@ def test_python_function_is_a_problem(tmp_path):
 
 def test_output_type_is_a_problem(tmp_path):
     save(tmp_path, lambda x: {"y": tf.cast(x, tf.float64)})
-    assert problems(tmp_path) == "output 'y' should be float32. Received: dtype=float64"
+    assert problems(tmp_path) == (
+        "output 'y' should be float32, int64 or string. Received: dtype=float64"
+    )
 
 
 def test_fixed_batch_is_a_problem(tmp_path):
@@ -110,6 +112,6 @@ def test_every_signature_is_checked(tmp_path):
         problems(tmp_path)
     )
     assert (
-        "output 'y' of signature 'task' should be float32. Received: dtype=int32"
-        in problems(tmp_path)
+        "output 'y' of signature 'task' should be float32, int64 or string. Received: "
+        "dtype=int32" in problems(tmp_path)
     )

@@ -120,7 +120,7 @@ def test_what_the_scan_finds(tmp_path):
     save(tmp_path, lambda x: {"y": tf.cast(x, tf.float64)})
     complete(tmp_path, {"x": [[1.0, 2.0]]}, {"y": [[1.0, 2.0]]})
     assert verify(tmp_path).problems == (
-        "output 'y' should be float32. Received: dtype=float64",
+        "output 'y' should be float32, int64 or string. Received: dtype=float64",
     )
 
 
