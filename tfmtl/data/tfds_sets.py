@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from tfmtl.data import prepared
 from tfmtl.data.files import tfrecord
 from tfmtl.data.files.reading import Reading
-from tfmtl.data.files.schema import Labels, columns_to_read
+from tfmtl.data.files.schema import Columns, Labels, columns_to_read
+from tfmtl.data.files.schema import split as cut
 
 
 def from_tfds(
@@ -33,7 +34,10 @@ def from_tfds(
     Prepares the dataset first where needed. Columns are what is stored: numbers as
     `float32` or `int64`, `(batch, 1)`, strings as they are, sequences of one axis
     padded with NaN, -1 or `""` to `(batch, width)`; parts of nested features are called
-    `"part/of/it"`; images and other features of more axes are left out.
+    `"part_of_it"`, since no column of a model may have a `/` in its name; images and
+    other features of more axes are left out.
+
+    `tfmtl.features.suggest` makes features of what comes.
 
     Args:
         name: Name of the dataset, such as `"movielens/latest-small-ratings"`, or its
@@ -67,8 +71,9 @@ def from_tfds(
         the next ones.
 
     Raises:
-        ValueError: If an argument is out of its range, the split is unknown, or the
-            dataset was prepared in another file format than TFRecord.
+        ValueError: If an argument is out of its range, the split or a label is unknown,
+            two parts of nested features get one name, or the dataset was prepared in
+            another file format than TFRecord.
 
     Example:
 
@@ -94,13 +99,45 @@ def from_tfds(
         for part in info.file_instructions
     ]
     stored = _columns(builder.info.features.get_serialized_info())
-    widths = {key: k for key, (_, shape) in stored.items() for k in shape if k}
-    schema = {key: [kind] if shape else kind for key, (kind, shape) in stored.items()}
-    columns = columns_to_read(schema, labels, widths | dict(lengths or {}))
+    paths = _paths(stored)
+    widths = {_name(key): k for key, (_, shape) in stored.items() for k in shape if k}
+    schema = {
+        _name(key): [kind] if shape else kind for key, (kind, shape) in stored.items()
+    }
+    unknown = [] if callable(labels) else sorted(set(labels) - set(schema))
+    if unknown:
+        raise ValueError(
+            f"`labels` should be of the columns {sorted(schema)}. Received: {unknown}"
+        )
+    columns = [
+        column._replace(name=paths[column.name])
+        for column in columns_to_read(schema, labels, widths | dict(lengths or {}))
+    ]
+
+    def named(read: Columns) -> tuple[Columns, Columns]:
+        return cut({_name(path): column for path, column in read.items()}, labels)
+
     reading = Reading(batch_size, shuffle, buffer, seed, cache, drop_remainder)
-    return tfrecord.batches_of(parts, columns, labels, reading).apply(
+    return tfrecord.batches_of(parts, columns, named, reading).apply(
         tf.data.experimental.assert_cardinality(reading.num_batches(info.num_examples))
     )
+
+
+def _name(path: str) -> str:
+    return path.replace("/", "_")
+
+
+def _paths(stored: Mapping[str, Any]) -> dict[str, str]:
+    """Column to the path under which it is stored."""
+    paths = {_name(path): path for path in stored}
+    for path in stored:
+        other = paths[_name(path)]
+        if other != path:
+            raise ValueError(
+                "Columns should have different names when their parts are joined by "
+                f"'_'. Received: {path!r} and {other!r}"
+            )
+    return paths
 
 
 def _columns(info: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:

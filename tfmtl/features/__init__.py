@@ -5,6 +5,7 @@ from tfmtl.features.columns import check_columns, pad
 from tfmtl.features.encode import encode, encode_apart
 from tfmtl.features.encoder import Encoder, OfFields
 from tfmtl.features.specs import Bucketized, Categorical, Cross, Numeric, Sequence
+from tfmtl.features.suggest import suggest
 from tfmtl.features.vocabularies import write_vocabularies
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "encode",
     "encode_apart",
     "pad",
+    "suggest",
     "write_vocabularies",
 ]

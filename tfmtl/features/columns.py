@@ -135,6 +135,21 @@ def _type(dtype: Any) -> str:
     return _NAMES.get(letters, name)
 
 
+def column_kind(dtype: Any) -> str:
+    """`string`, `int`, `float` or `other`, of a NumPy, TensorFlow or other type.
+
+    Args:
+        dtype: The type.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfmtl.features.columns import column_kind
+        >>> column_kind(np.dtype(bool)), column_kind(np.dtype("U3"))
+        ('int', 'string')
+    """
+    return _kind(_type(dtype))
+
+
 def _kind(dtype: str) -> str:
     """`string`, `int` or `float`."""
     letters = dtype.rstrip("0123456789").removeprefix("u").removeprefix("b")
