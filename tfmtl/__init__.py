@@ -10,6 +10,7 @@ from types import ModuleType
 from tfmtl import (
     balancing,
     features,
+    finetuning,
     folding,
     layers,
     metrics,
@@ -27,6 +28,7 @@ __all__ = [
     "balancing",
     "data",
     "features",
+    "finetuning",
     "folding",
     "interop",
     "layers",

@@ -34,7 +34,7 @@ LEVELS = [
     {"models"},
     {"folding"},
     {"report", "serving", "sparsity"},
-    {"demo", "interop"},
+    {"demo", "finetuning", "interop"},
     {"cli"},
 ]
 

@@ -15,6 +15,7 @@ from tfmtl.folding.protocol import (
     OpeningLayer,
     ServedLayer,
     SlotLayer,
+    TrainedLayer,
 )
 from tfmtl.folding.report import Change, FoldReport, Structure, compare, structure
 
@@ -30,6 +31,7 @@ __all__ = [
     "ServedLayer",
     "SlotLayer",
     "Structure",
+    "TrainedLayer",
     "compare",
     "fold",
     "structure",

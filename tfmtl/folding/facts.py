@@ -38,9 +38,7 @@ class Facts:
         rules: The rule of each call, in the graph's order.
     """
 
-    def __init__(
-        self, graph: Graph, prune: bool = True, serving: bool = True
-    ) -> None:
+    def __init__(self, graph: Graph, prune: bool = True, serving: bool = True) -> None:
         self.graph = graph
         self.slots: dict[Ref, int | None] = {}
         self.constant: dict[Ref, np.ndarray] = {}
@@ -51,7 +49,10 @@ class Facts:
         for call in graph.calls:
             gate, once = call.operation, calls_of[id(call.operation)] == 1
             if once and isinstance(gate, GateLayer):
-                self.pairs[call.results[0]] = gate.open_pairs()
+                pairs = gate.open_pairs
+                if not serving:
+                    pairs = getattr(gate, "trained_pairs", pairs)
+                self.pairs[call.results[0]] = pairs()
         self._trimmed = {
             ref for ref in self.pairs if _read_by_mixtures_alone(graph, ref)
         }
@@ -65,7 +66,7 @@ class Facts:
             if serving and is_training_only(call):
                 rule = TrainingOnly()
             elif prune:
-                rule = rule_for(call, self.slots, self.pairs, shared)
+                rule = rule_for(call, self.slots, self.pairs, shared, serving)
             self.rules.append(rule)
             for index, ref in enumerate(call.results):
                 self._declare(ref, rule.output_slots(call, self.slots, index))

@@ -81,6 +81,27 @@ class MixtureLayer(Protocol):
 
 
 @runtime_checkable
+class TrainedLayer(Protocol):
+    """A slot layer that is more in training than in inference, such as one with gates.
+
+    Any other slot layer trains as it serves: it has `slot_reads` and `fold` in these
+    methods' places. A `GateLayer` may have `trained_pairs`, in place of `open_pairs`,
+    too; its `part` is given the columns as well.
+    """
+
+    def trained_reads(self) -> np.ndarray:
+        """Which input slots each output slot reads in training, whatever its gates."""
+
+    def part(self, outputs: np.ndarray, inputs: np.ndarray) -> keras.layers.Layer:
+        """A built layer, with weights, for some of the slots, as it trains.
+
+        Args:
+            outputs: Indices of the output slots to compute, in order.
+            inputs: Indices of the input slots it will be given, in order.
+        """
+
+
+@runtime_checkable
 class ServedLayer(Protocol):
     """A layer that is simpler in inference than in training."""
 

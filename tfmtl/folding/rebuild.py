@@ -46,7 +46,7 @@ class Builder:
     ) -> None:
         self.facts = facts
         self.batch_size = batch_size
-        self._model = model
+        self.model = model
         self.inputs = _same_inputs(as_functional(model))
         self.tensors: dict[Ref, Any] = dict(
             zip(
@@ -61,7 +61,7 @@ class Builder:
         self._views: dict[Ref, tuple[Ref, list[int]]] = {}
         self._apart: dict[Ref, dict[int, Any]] = {}
         self._copies: dict[int, keras.Operation] = {}
-        self._names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
+        self.names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
         self._producer = {
             ref: call.operation.name
             for call in facts.graph.calls
@@ -75,8 +75,8 @@ class Builder:
                 tensors = rule.rebuild(call, self)
                 self.tensors.update(zip(call.results, tensors, strict=True))
         outputs = keras.tree.map_structure(self.read, self.facts.graph.outputs)
-        make = getattr(self._model, "of_graph", keras.Model)
-        return make(self.kept_inputs, outputs, name=self._model.name)
+        make = getattr(self.model, "of_graph", keras.Model)
+        return make(self.kept_inputs, outputs, name=self.model.name)
 
     def read(self, ref: Ref, wanted: list[int] | None = None) -> Any:
         """A tensor with the slots `wanted`, or all of them."""
@@ -270,9 +270,9 @@ class Builder:
 
     def _unique(self, name: str) -> str:
         free, count = name, 1
-        while free in self._names:
+        while free in self.names:
             free, count = f"{name}_{count}", count + 1
-        self._names.add(free)
+        self.names.add(free)
         return free
 
 
@@ -294,14 +294,7 @@ def _copy(operation: keras.Operation, name: str) -> keras.Operation:
 def _copy_state(operation: Any, copy: Any) -> None:
     if not isinstance(operation, keras.layers.Layer):
         return
-    kinds = [[(w.name, w.shape) for w in layer.weights] for layer in (operation, copy)]
-    if kinds[0] != kinds[1]:
-        raise ValueError(
-            f"Layer {operation.name!r} should have the weights that its configuration "
-            "gives it, in that order; fold and export before what adds others, such "
-            "as `quantize('float8')`. Received: "
-            f"{[name for name, _ in kinds[0]]}, expected {[name for name, _ in kinds[1]]}"
-        )
+    _check_weights(operation, copy)
     copy.trainable = operation.trainable
     for old, new in zip(operation.weights, copy.weights, strict=True):
         new.trainable = old.trainable
@@ -310,3 +303,17 @@ def _copy_state(operation: Any, copy: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
             operation.save_assets(folder)
             copy.load_assets(folder)
+
+
+def _check_weights(operation: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    found, expected = (
+        [(weight.name, weight.shape) for weight in layer.weights]
+        for layer in (operation, copy)
+    )
+    if found != expected:
+        raise ValueError(
+            f"Layer {operation.name!r} should have the weights that its configuration "
+            "gives it, in that order; fold and export before what adds others, such as "
+            "`quantize('float8')`. Received: "
+            f"{[name for name, _ in found]}, not {[name for name, _ in expected]}"
+        )

@@ -59,9 +59,12 @@ class TrainingOnly(Opaque):
 class OfSlotLayer(Rule):
     """A layer that knows its slots and makes its own smaller copy."""
 
-    def __init__(self, layer: SlotLayer) -> None:
+    def __init__(self, layer: SlotLayer, serving: bool = True) -> None:
         self._layer = layer
-        self._reads: np.ndarray = np.asarray(layer.slot_reads(), bool)
+        reads = layer.slot_reads
+        if not serving:
+            reads = getattr(layer, "trained_reads", reads)
+        self._reads: np.ndarray = np.asarray(reads(), bool)
 
     @property
     def reads_apart(self) -> bool:
@@ -120,6 +123,10 @@ class OfSlotLayer(Rule):
 
 class OfGate(OfSlotLayer):
     """A gate, whose weights are a matrix: outputs are slots, experts columns."""
+
+    def __init__(self, layer: GateLayer, serving: bool = True) -> None:
+        slots: Any = layer
+        super().__init__(slots, serving)
 
     def _fold(
         self, call: Call, builder: Any, outputs: np.ndarray, inputs: np.ndarray
@@ -259,7 +266,9 @@ class Join(Rule):
         return builder.call_operation(call.operation, (parts,), {})
 
 
-def rule_for(call: Call, slots: Slots, pairs: Pairs, shared: bool) -> Rule:
+def rule_for(
+    call: Call, slots: Slots, pairs: Pairs, shared: bool, serving: bool = True
+) -> Rule:
     """The rule of a call.
 
     Args:
@@ -268,6 +277,7 @@ def rule_for(call: Call, slots: Slots, pairs: Pairs, shared: bool) -> Rule:
         pairs: Open pairs of the weights of gates.
         shared: Whether its operation is called elsewhere too. A layer with
             slots then stays whole: its calls must keep one set of weights.
+        serving: Whether what is read in inference counts, or in training.
     """
     operation: Any = call.operation
     if isinstance(operation, MixtureLayer):
@@ -277,9 +287,9 @@ def rule_for(call: Call, slots: Slots, pairs: Pairs, shared: bool) -> Rule:
     if isinstance(operation, SlotLayer) and shared:
         return Opaque()
     if isinstance(operation, GateLayer):
-        return OfGate(operation)
+        return OfGate(operation, serving)
     if isinstance(operation, SlotLayer):
-        return OfSlotLayer(operation)
+        return OfSlotLayer(operation, serving)
     if stock.is_join(operation):
         sizes = [_join_size(call, ref) for ref in call.inputs]
         if all(sizes) and _only_tensors(call):

@@ -188,12 +188,28 @@ class DSelectKGate(keras.layers.Layer):
                 "`columns` should hold, in order, every expert that the outputs may "
                 f"choose. Received: columns={np.asarray(columns).tolist()}"
             )
+        return self.part(outputs, inputs, columns), outputs
+
+    def trained_pairs(self) -> np.ndarray:
+        """Pairs that there are, `(outputs, experts)`."""
+        return self._pairs.copy()
+
+    def trained_reads(self) -> np.ndarray:
+        """Which slots of the selector each output may read."""
+        if self._slots is None:
+            return np.ones((self.num_outputs, 1), bool)
+        return np.eye(self.num_outputs, self._slots, dtype=bool)
+
+    def part(
+        self, outputs: np.ndarray, inputs: np.ndarray, columns: np.ndarray
+    ) -> keras.layers.Layer:
+        """The gates of `outputs`, for the experts of `columns` only, as they train."""
         smaller = type(self).from_config(
             {
                 **self.get_config(),
                 "num_outputs": len(outputs),
                 "num_experts": len(columns),
-                "reads": reads.tolist(),
+                "reads": self._pairs[np.ix_(outputs, columns)].tolist(),
             }
         )
         slots = () if self._slots is None else (len(outputs),)
@@ -209,7 +225,7 @@ class DSelectKGate(keras.layers.Layer):
         ]:
             if new is not None:
                 new.assign(ops.convert_to_numpy(old)[..., kept])
-        return smaller, outputs
+        return smaller
 
     def connections(self) -> int:
         """Number of pairs that are computed."""

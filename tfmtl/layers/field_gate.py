@@ -61,7 +61,7 @@ class FieldGate(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate."""
-        slots, _ = known_slots("FieldGate", input_shape)
+        slots, self._width = known_slots("FieldGate", input_shape)
         if slots != len(self.fields):
             raise ValueError(
                 f"FieldGate should be called on {len(self.fields)} fields. "
@@ -100,6 +100,18 @@ class FieldGate(keras.layers.Layer):
             return None, inputs
         scale = ScaleSlots(z.tolist(), name=self.name, dtype=self.dtype_policy)
         return scale, inputs
+
+    def trained_reads(self) -> np.ndarray:
+        """Each field reads itself."""
+        return np.eye(len(self.fields), dtype=bool)
+
+    def part(self, outputs: np.ndarray, inputs: np.ndarray) -> keras.layers.Layer:
+        """The same gates for some of the fields."""
+        names = [self.fields[k] for k in outputs]
+        smaller = type(self).from_config({**self.get_config(), "fields": names})
+        smaller.build((None, len(names), self._width))
+        smaller.gate.take(self.gate, outputs)
+        return smaller
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""

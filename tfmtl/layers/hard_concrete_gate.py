@@ -188,6 +188,17 @@ class HardConcreteGate(keras.layers.Layer):
         """
         self.l0.assign(ops.broadcast_to(ops.cast(l0, "float32"), self.shape))
 
+    def take(self, other: Any, index: Any) -> None:
+        """Takes the location, penalty and trainability of some of another's gates.
+
+        Args:
+            other: A gate.
+            index: Which of its gates, as an index of NumPy, in this one's shape.
+        """
+        self.theta.assign(ops.convert_to_numpy(other.theta)[index])
+        self.l0.assign(ops.convert_to_numpy(other.l0)[index])
+        self.trainable = other.trainable
+
     def open_probability(self, log_alpha: Tensor | None = None) -> Tensor:
         """P(z != 0) of a training draw, of shape `shape`.
 

@@ -201,6 +201,41 @@ class SoftmaxGate(keras.layers.Layer):
             smaller.set_weights([kernel, *([bias] if use_bias else [])])
         return smaller, outputs
 
+    def trained_pairs(self) -> np.ndarray:
+        """Pairs that there are, whatever their gate, `(outputs, experts)`."""
+        return self._pairs.copy()
+
+    def trained_reads(self) -> np.ndarray:
+        """Which slots of the selector each gate may read."""
+        if self._slots is None:
+            return np.ones((self.num_outputs, 1), bool)
+        return np.eye(self.num_outputs, self._slots, dtype=bool)
+
+    def part(
+        self, outputs: np.ndarray, inputs: np.ndarray, columns: np.ndarray
+    ) -> keras.layers.Layer:
+        """The gates of `outputs`, for the experts of `columns` only, as they train."""
+        block = np.ix_(outputs, columns)
+        kept = self._free[block]
+        smaller = type(self).from_config(
+            {
+                **self.get_config(),
+                "num_outputs": len(outputs),
+                "num_experts": len(columns),
+                "reads": self._pairs[block].tolist(),
+            }
+        )
+        slots = () if self._slots is None else (len(outputs),)
+        smaller.build((None, *slots, self._width))
+        pair = pair_index(self._free)[block][kept]
+        if smaller.kernel is not None:
+            smaller.kernel.assign(ops.convert_to_numpy(self.kernel)[:, pair])
+        if smaller.bias is not None:
+            smaller.bias.assign(ops.convert_to_numpy(self.bias)[pair])
+        if smaller.gate is not None:
+            smaller.gate.take(self.gate, pair)
+        return smaller
+
     def connections(self) -> int:
         """Number of pairs that are computed, whatever their gate."""
         return int(self._pairs.sum())

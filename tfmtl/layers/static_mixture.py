@@ -157,6 +157,27 @@ class StaticMixture(keras.layers.Layer):
         )
         return layer, outputs
 
+    def trained_reads(self) -> np.ndarray:
+        """The pairs that there are, `(i, j)`, also those whose weight is 0."""
+        return self._pairs.copy()
+
+    def part(self, outputs: np.ndarray, inputs: np.ndarray) -> keras.layers.Layer:
+        """The sums of `outputs` of the slots given only."""
+        block = np.ix_(outputs, inputs)
+        smaller = type(self).from_config(
+            {
+                **self.get_config(),
+                "num_outputs": len(outputs),
+                "reads": self._pairs[block].tolist(),
+                "mixing_initializer": "ones",  # the old one may be of the old shape
+            }
+        )
+        smaller.build((None, len(inputs), self.width))
+        smaller.z.assign(self.strengths()[block][self._pairs[block]])
+        if self.bias is not None:
+            smaller.bias.assign(ops.convert_to_numpy(self.bias)[outputs])
+        return smaller
+
     def connections(self) -> int:
         """Number of pairs that are summed."""
         return int(self._pairs.sum())

@@ -163,6 +163,24 @@ class SubNetworkRouting(keras.layers.Layer):
         kernel = ops.convert_to_numpy(self.kernel) * z.T[:, None, :, None]
         return PrunedTransformation.of(kernel, outputs, inputs, constants, **weights)
 
+    def trained_reads(self) -> np.ndarray:
+        """Every output may read every input, `(i, j)`."""
+        return np.ones(self.gate.shape, bool)
+
+    def part(self, outputs: np.ndarray, inputs: np.ndarray) -> keras.layers.Layer:
+        """The same routing, gates and all, between the slots given only."""
+        smaller = type(self).from_config(
+            {**self.get_config(), "num_outputs": len(outputs)}
+        )
+        smaller.build((None, len(inputs), self.width))
+        smaller.gate.take(self.gate, np.ix_(outputs, inputs))
+        if self.kernel is not None:
+            kernel = ops.convert_to_numpy(self.kernel)
+            smaller.kernel.assign(kernel[inputs][:, :, outputs])
+        if self.bias is not None:
+            smaller.bias.assign(ops.convert_to_numpy(self.bias)[outputs])
+        return smaller
+
     @property
     def reads_apart(self) -> bool:
         """Whether the folded layer takes its input slots as a list."""

@@ -168,13 +168,34 @@ def assemble(
     columns = list(inputs)
     outputs: dict[str, Tensor] = {}
     for task, stream in zip(tasks, streams, strict=True):
-        prediction = _prediction(task, stream, inputs, columns, tower)
-        if task.after is not None:
-            outputs[task.conditional_name] = prediction
-            joint = JointProbability(name=f"{task.name}_joint", dtype=prediction.dtype)
-            prediction = joint([outputs[task.after], prediction])
-        outputs[task.name] = prediction
+        predict(task, stream, inputs, outputs, tower, columns)
     return MultiTaskModel(inputs, outputs, name=name, tasks=tasks)
+
+
+def predict(
+    task: Task,
+    stream: Tensor,
+    inputs: dict[str, Tensor],
+    outputs: dict[str, Tensor],
+    tower: Arguments | None,
+    columns: Sequence[str],
+) -> None:
+    """Adds a task's outputs, and the column of its position to the inputs.
+
+    Args:
+        task: The task.
+        stream: What its tower reads, `(batch, d)`.
+        inputs: Inputs by name.
+        outputs: Outputs by name, with that of the step before in a funnel.
+        tower: Arguments of the `Tower`.
+        columns: Names of the inputs that are known when serving.
+    """
+    prediction = _prediction(task, stream, inputs, columns, tower)
+    if task.after is not None:
+        outputs[task.conditional_name] = prediction
+        joint = JointProbability(name=f"{task.name}_joint", dtype=prediction.dtype)
+        prediction = joint([outputs[task.after], prediction])
+    outputs[task.name] = prediction
 
 
 def _prediction(
