@@ -5,5 +5,7 @@ tensorflow, keras, tensorflow_recommenders or tfmtl. `import keras` stays Keras 
 """
 
 from tfmtl.interop.tfrs.bridge import Bridge
+from tfmtl.interop.tfrs.export import export_two_stage
+from tfmtl.interop.tfrs.two_stage import TwoStage
 
-__all__ = ["Bridge"]
+__all__ = ["Bridge", "TwoStage", "export_two_stage"]

@@ -80,7 +80,7 @@ class Bridge(tf_keras.layers.Layer):
                 f"Received: model={model!r}"
             )
         # Keras 2 would track an attribute, and could not save it.
-        vars(self)["model"] = model
+        self.__dict__["model"] = model
         self._state = [variable.value for variable in model.variables]
         self._lookups = list(walk(model, _is_lookup))
         for variable, value in zip(model.variables, self._state, strict=True):
