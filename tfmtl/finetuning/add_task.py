@@ -68,7 +68,7 @@ def add_task(
         >>> grown = tfmtl.finetuning.add_task(model, follow)
         >>> old = {layer.name for layer in model.layers}
         >>> [n for n in (layer.name for layer in grown.layers) if n not in old]
-        ['follow_task_gate', 'follow_task_mixture', 'follow_get_item', 'follow_tower']
+        ['follow_task_gate', 'follow_task_mixture', 'follow_tower']
     """
     tasks = _known_tasks(model, task)
     like = tasks[0].name if like is None else like

@@ -49,7 +49,7 @@ class Branch(Trimmer):
         self, call: Call, outputs: np.ndarray, inputs: np.ndarray, *columns: np.ndarray
     ) -> tuple[Any, np.ndarray]:
         """A new layer like the call's, for some of its slots."""
-        layer: Any = copy_of(call.operation, self._new_name(call.operation))
+        layer: Any = copy_of(call.operation, self.name_of(call.operation))
         given = call.args[0]
         several = isinstance(given, list | tuple)
         layer.build([ref.shape for ref in given] if several else given.shape)
@@ -60,11 +60,15 @@ class Branch(Trimmer):
         new = self._branches.get(id(operation))
         learned: Any = getattr(operation, "trainable_weights", None)
         if new is None and learned:
-            new = copy_of(operation, self._unique(self._new_name(operation)))
+            new = copy_of(operation, self._unique(self.name_of(operation)))
             self._branches[id(operation)] = new
         if new is None:  # nothing to learn: the same, vocabularies included
             return super().call_operation(operation, args, kwargs)
         return keras.tree.flatten(new(*args, **kwargs))
+
+    def name_of(self, operation: keras.Operation) -> str:
+        """The name of a new operation, unless it is taken."""
+        return f"{self._prefix}_{operation.name}"
 
     def varying(self, refs: list[Ref], wanted: np.ndarray) -> list[int]:
         """The wanted slots, in order, of a layer's inputs."""
@@ -120,6 +124,3 @@ class Branch(Trimmer):
             source, slots = self._views[ref]
             return self._place(source, slots[slot])
         return self.tensors[ref], self.order(ref).index(slot)
-
-    def _new_name(self, operation: Any) -> str:
-        return f"{self._prefix}_{operation.name}"

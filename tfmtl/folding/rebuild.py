@@ -197,11 +197,15 @@ class Builder:
         copy = self._copies.get(id(operation))
         if copy is not None:
             return keras.tree.flatten(copy(*args, **kwargs))
-        copy = _copy(operation, self._unique(operation.name))
+        copy = _copy(operation, self._unique(self.name_of(operation)))
         self._copies[id(operation)] = copy
         outputs = keras.tree.flatten(copy(*args, **kwargs))
         _copy_state(operation, copy)
         return outputs
+
+    def name_of(self, operation: keras.Operation) -> str:
+        """The name of an operation's copy, unless it is taken."""
+        return operation.name
 
     def add(self, layer: keras.layers.Layer, tensor: Any) -> Any:
         """Calls a layer that is new, under a name that is free."""
