@@ -1,10 +1,15 @@
 """The command line: exit statuses, one reason a line, what operators read."""
 
+import json
+import os
 import shutil
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
+from pyarrow import parquet
 
 from tfmtl.cli import main
 from tfmtl.serving.golden import write_golden
@@ -139,3 +144,71 @@ def test_spoilt_version_is_neither_labelled_nor_gone_back_to(config, spoilt, cap
     for line in lines:
         assert "version=2, where fingerprint.pb is missing; saved_model.pb was" in line
     assert config.read_bytes() == before
+
+
+def _click(x, kernel):
+    return {"click": tf.sigmoid(x @ tf.constant(kernel))}
+
+
+@pytest.fixture(scope="module")
+def rankers(tmp_path_factory):
+    """A folder of two versions of a ranker, the second one worse, and rows."""
+    folder = tmp_path_factory.mktemp("compare")
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    for version, kernel in (("1", [[3.0], [0.0]]), ("2", [[1.0], [1.0]])):
+        call = tf.function(partial(_click, kernel=kernel)).get_concrete_function(spec)
+        tf.saved_model.save(tf.Module(), str(folder / "ranker" / version), call)
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype("float32")
+    table = {"x": x.tolist(), "click": (x[:, 0] > 0.3).tolist(), "user": [1] * 300}
+    parquet.write_table(pa.table(table), folder / "log.parquet")
+    return folder
+
+
+def test_compare_refuses_with_reasons(rankers, tmp_path, capsys):
+    old, new, rows = rankers / "ranker/1", rankers / "ranker/2", rankers / "log.parquet"
+    arguments = ["compare", str(old), str(new), str(rows), "--labels", "click"]
+    assert main([*arguments, "--json", str(tmp_path / "report.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{old} → {new}, 300 rows"
+    problems = [line for line in lines if line.startswith("problem: ")]
+    assert problems[0].startswith("problem: `click`: AUC 0.")
+    assert problems[0].endswith("; allowed is 0.0020")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert [f"problem: {failure}" for failure in report["failures"]] == problems
+    assert report["outputs"]["click"]["quality"]["labelled"] == 300
+
+
+def test_compare_within_given_limits(rankers, capsys):
+    arguments = ["compare", str(rankers / "ranker"), str(rankers / "ranker/2")]
+    arguments += [str(rankers / "log.parquet"), "--labels", "click"]
+    wide = ["--max-auc-loss=0.5", "--max-loss-increase=9", "--max-psi=none"]
+    wide += ["--min-rank-correlation", "0.1", "--max-calibration-loss", "none"]
+    assert main([*arguments, *wide]) == 0
+    assert main([*arguments, *wide, "--calibration=1,1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{rankers / 'ranker/1'} → ")  # not the new one itself
+    [problem] = [line for line in lines if line.startswith("problem: ")]
+    assert problem.startswith("problem: `click`: calibration ")
+    assert problem.endswith("; allowed is 1.000 to 1.000")
+
+
+def test_compare_folder_with_a_folder(rankers, capsys):
+    base = str(rankers / "ranker")
+    assert main(["compare", base, base, str(rankers / "log.parquet")]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{base}/1 → {base}/2, 300 rows")
+    assert "click: no labels" in out
+
+
+def test_compare_of_what_is_none(rankers, capsys):
+    base, rows = str(rankers / "ranker"), str(rankers / "log.parquet")
+    for arguments, reason in (
+        ([str(rankers), base, rows], "should be a folder with a saved_model.pb"),
+        ([base, str(rankers / "none"), rows], "No such file or directory"),
+        ([base, base, "log.txt"], "should have one of the endings"),
+        ([base, base, rows, "--labels", "like"], "like"),
+        ([base, base, rows, "--max-psi=-1"], "`max_psi` should be a number from 0"),
+    ):
+        assert main(["compare", *arguments]) == os.EX_DATAERR
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith("tfmtl compare: ") and reason in line

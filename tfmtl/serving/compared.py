@@ -86,7 +86,7 @@ def _labels(
         return labels
     if labels.shape[1] != 1:
         raise ValueError(
-            f"Labels of {name!r} should be of shape (rows, 1) or (rows, {width}). "
+            f"Labels of {name!r} should be in one column, or in the output's {width}. "
             f"Received: shape={labels.shape}"
         )
     last = width - 1 if classes else width

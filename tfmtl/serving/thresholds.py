@@ -16,7 +16,9 @@ class Thresholds:
     A limit on something that is not defined, such as the AUC without labels, is met.
 
     Args:
-        max_auc_loss: How far the AUC may fall below the old one.
+        max_auc_loss: How far the AUC may fall below the old one. The change has a
+            standard error, `Quality.auc_error`: where that is larger, take more rows or
+            another limit.
         max_calibration_loss: How much further calibration may be from 1 than the old
             one's, either side.
         max_loss_increase: By which share of the old one the log loss, or the RMSE of
@@ -40,7 +42,7 @@ class Thresholds:
 
     max_auc_loss: float | None = 0.002
     max_calibration_loss: float | None = 0.05
-    max_loss_increase: float | None = 0.01
+    max_loss_increase: float | None = 0.02
     max_psi: float | None = 0.25
     min_rank_correlation: float | None = 0.8
     max_score_change: float | None = None
@@ -69,7 +71,7 @@ class Thresholds:
             drift: What changed in the scores.
         """
         if quality is not None:
-            yield from self._auc(quality.auc)
+            yield from self._auc(quality.auc, quality.auc_error)
             yield from self._calibration(quality.calibration)
             loss = "RMSE" if quality.positives is None else "log loss"
             yield from self._loss(loss, quality.loss)
@@ -86,12 +88,13 @@ class Thresholds:
             found = drift.max_difference
             yield f"a score changed by {found:.3g}; allowed is {most:.3g}"
 
-    def _auc(self, auc: Pair) -> Iterator[str]:
+    def _auc(self, auc: Pair, error: float | None) -> Iterator[str]:
         most = self.max_auc_loss
         if most is not None and auc.change is not None and -auc.change > most:
+            noise = "" if error is None else f" (standard error {error:.4f})"
             yield (
-                f"AUC {auc.new:.4f}, {-auc.change:.4f} below the old {auc.old:.4f}; "
-                f"allowed is {most:.4f}"
+                f"AUC {auc.new:.4f}, {-auc.change:.4f} below the old "
+                f"{auc.old:.4f}{noise}; allowed is {most:.4f}"
             )
 
     def _calibration(self, found: Pair) -> Iterator[str]:

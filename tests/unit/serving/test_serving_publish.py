@@ -12,6 +12,7 @@ from tfmtl.serving import versions
 from tfmtl.serving.publish import (
     DiskFullError,
     choose_version,
+    folder_of,
     locked,
     publish,
     replace_file,
@@ -325,3 +326,10 @@ def test_a_link_is_kept(tmp_path):
     replace_file(tmp_path / "link", b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+def test_folder_of_a_version(tmp_path):
+    for name in ("1", "007", "12a", ".staging-7"):
+        (tmp_path / name).mkdir()
+    assert folder_of(tmp_path, 1) == tmp_path / "1"
+    assert folder_of(tmp_path, 7) == tmp_path / "007"

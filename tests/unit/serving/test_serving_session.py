@@ -174,3 +174,13 @@ def test_latency_refuses(exported, rows, argument, message):
         latency(exported.path, rows, **argument)
     with pytest.raises(ValueError, match=message):
         compare_latency(exported.path, exported.path, rows, **argument)
+
+
+def test_outputs_of_several_batches_are_joined(exported, rows):
+    more = {name: array[:2] for name, array in rows.items()}
+    _, answers = request([exported.path], [rows, more])
+    _, alone = request([exported.path], [rows])
+    for name, array in alone.items():
+        assert answers[name].shape == (5, 1)
+        np.testing.assert_allclose(answers[name][:3], array, atol=1e-6)
+        np.testing.assert_allclose(answers[name][3:], array[:2], atol=1e-6)
