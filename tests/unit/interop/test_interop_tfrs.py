@@ -33,8 +33,6 @@ def in_own_process(*arguments, legacy="1"):
 
 def run_tests(path, *options):
     done = in_own_process("-m", "pytest", "-q", "-p", "no:xdist", path, *options)
-    if done.returncode == 5:
-        pytest.skip("no test of this kind")
     if done.returncode != 0:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
     return done.stdout
@@ -42,14 +40,8 @@ def run_tests(path, *options):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_under_keras_2(path):
-    passed = re.search(r"(\d+) passed", run_tests(path, "-m", "not slow"))
+    passed = re.search(r"(\d+) passed", run_tests(path))
     assert int(passed[1]) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_slowly_under_keras_2(path):
-    run_tests(path, "-m", "slow")
 
 
 def test_modules_are_documented_and_their_examples_run():

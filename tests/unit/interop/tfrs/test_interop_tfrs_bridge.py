@@ -96,7 +96,7 @@ class DenseAdam(keras.optimizers.Adam):
 @pytest.mark.parametrize(
     "native_optimizer, optimizer",
     [
-        (keras.optimizers.SGD(0.05), tf_keras.optimizers.SGD(0.05)),
+        (keras.optimizers.SGD(0.03), tf_keras.optimizers.SGD(0.03)),
         (DenseAdam(0.003, epsilon=1e-7), tf_keras.optimizers.Adam(0.003, epsilon=1e-7)),
     ],
     ids=["sgd", "adam"],
@@ -324,6 +324,36 @@ def test_saved_model_answers_alike(tmp_path):
     x = {key: tf.constant(value) for key, value in x.items()}
     answers = restored(x, training=False)
     assert_equal([*expected.values()], [*answers.values()], 1e-6)
+
+
+def test_saved_model_runs_in_the_cpp_session(tmp_path):
+    ranker = Ranker(snr())
+    specs = {
+        "x": tf.TensorSpec((None, 4), name="x"),
+        "country": tf.TensorSpec((None, 1), tf.string, name="country"),
+    }
+    serve = tf.function(lambda columns: ranker(columns, training=False))
+    signature = serve.get_concrete_function(specs)
+    tf.saved_model.save(ranker, str(tmp_path / "ranker"), signature)
+    x, _ = rows(4)
+    answers = tfmtl.serving.run_in_cpp_session(tmp_path / "ranker", x)
+    for task, expected in ranker(x).items():
+        np.testing.assert_allclose(answers[task], expected, atol=1e-6)
+
+
+def test_a_ramp_drives_the_gates_of_a_bridge():
+    model = snr()
+    ramp = tfmtl.sparsity.L0Ramp(0.5, dense_epochs=1, ramp_epochs=1)
+    ramp.set_model(model)
+    driven = tf_keras.callbacks.LambdaCallback(
+        on_train_begin=ramp.on_train_begin, on_epoch_begin=ramp.on_epoch_begin
+    )
+    ranker = Ranker(model)
+    ranker.compile(tf_keras.optimizers.Adam())
+    history = ranker.fit(batches(), epochs=3, callbacks=[driven], verbose=0).history
+    first, second, third = history["regularization_loss"]
+    assert first == second == 0.0 < 0.5 <= third
+    assert {float(gate.l0[0, 0]) for gate in gates(model)} == {0.5}
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model"])
