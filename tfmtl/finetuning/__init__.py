@@ -1,14 +1,21 @@
 """A trained ranker with other tasks, other data or another size."""
 
 from tfmtl.finetuning.add_task import add_task
+from tfmtl.finetuning.distil import DistillationLoss, distil
 from tfmtl.finetuning.drop_task import drop_task
 from tfmtl.finetuning.groups import freeze, groups, learning_rates, unfreeze
+from tfmtl.finetuning.vocabularies import grow_vocabularies, keep_rows, new_values
 
 __all__ = [
+    "DistillationLoss",
     "add_task",
+    "distil",
     "drop_task",
     "freeze",
     "groups",
+    "grow_vocabularies",
+    "keep_rows",
     "learning_rates",
+    "new_values",
     "unfreeze",
 ]

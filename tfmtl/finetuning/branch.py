@@ -10,7 +10,7 @@ from tfmtl.finetuning.own import Own
 from tfmtl.finetuning.trained import Trimmer
 from tfmtl.folding import stock
 from tfmtl.folding.graph import Call, Ref
-from tfmtl.layers import GatherSlots
+from tfmtl.layers import BroadcastConstant, GatherSlots
 from tfmtl.layers.initializers import copy_of
 
 
@@ -49,22 +49,21 @@ class Branch(Trimmer):
         self, call: Call, outputs: np.ndarray, inputs: np.ndarray, *columns: np.ndarray
     ) -> tuple[Any, np.ndarray]:
         """A new layer like the call's, for some of its slots."""
-        layer: Any = copy_of(call.operation, self.name_of(call.operation))
-        given = call.args[0]
-        several = isinstance(given, list | tuple)
-        layer.build([ref.shape for ref in given] if several else given.shape)
+        layer: Any = call.operation
+        if _learns(layer):
+            layer = self._fresh(layer)
+            given = call.args[0]
+            several = isinstance(given, list | tuple)
+            layer.build([ref.shape for ref in given] if several else given.shape)
         return self.part(call, layer, outputs, inputs, *columns)
 
     def call_operation(self, operation: Any, args: Any, kwargs: Any) -> list[Any]:
         """Calls a new operation like this one, which has one."""
-        new = self._branches.get(id(operation))
-        learned: Any = getattr(operation, "trainable_weights", None)
-        if new is None and learned:
-            new = copy_of(operation, self._unique(self.name_of(operation)))
-            self._branches[id(operation)] = new
-        if new is None:  # nothing to learn: the same, vocabularies included
+        if not _learns(operation):  # the same, vocabularies included
             return super().call_operation(operation, args, kwargs)
-        return keras.tree.flatten(new(*args, **kwargs))
+        if id(operation) not in self._branches:
+            self._branches[id(operation)] = self._fresh(operation)
+        return keras.tree.flatten(self._branches[id(operation)](*args, **kwargs))
 
     def name_of(self, operation: keras.Operation) -> str:
         """The name of a new operation, unless it is taken."""
@@ -91,6 +90,12 @@ class Branch(Trimmer):
     def unstack(self, ref: Ref, name: str) -> dict[int, Any]:
         """All slots, each without the slot axis."""
         return {k: self.slot(ref, k, name) for k in range(self.facts.slots[ref] or 0)}
+
+    def _fresh(self, layer: Any) -> Any:
+        """A layer like this one, with weights of its own, that trains."""
+        new = copy_of(layer, self._unique(self.name_of(layer)))
+        new.trainable = True
+        return new
 
     def _gather(self, ref: Ref, wanted: list[int] | None) -> Any:
         if self.facts.slots[ref] is None:
@@ -124,3 +129,12 @@ class Branch(Trimmer):
             source, slots = self._views[ref]
             return self._place(source, slots[slot])
         return self.tensors[ref], self.order(ref).index(slot)
+
+
+def _learns(operation: Any) -> bool:
+    """Whether an operation has weights to learn, also where they are frozen."""
+    if isinstance(operation, GatherSlots | BroadcastConstant):
+        return False
+    return bool(getattr(operation, "weights", ())) and not hasattr(
+        operation, "load_assets"
+    )

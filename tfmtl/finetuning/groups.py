@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfmtl.folding.facts import Facts
 from tfmtl.folding.graph import record
@@ -22,7 +23,7 @@ def groups(model: keras.Model) -> dict[str, list[Any]]:
     |---|---|
     | `"features"` | embeddings, gates on fields, attention of sequences |
     | `"embeddings"` | tables alone |
-    | `"experts"` | what is between features and towers: experts, routings, interactions |
+    | `"experts"` | what is between: experts, routings, interactions |
     | `"gates"` | softmax and DSelect-k gates, and every hard-concrete gate |
     | `"towers"` | towers and the effect of a position |
     | a task's name | every layer that reaches this task alone |
@@ -59,12 +60,10 @@ def groups(model: keras.Model) -> dict[str, list[Any]]:
             names = ["gates"] if id(weight) in gated else kind
             for name in (*names, *(kind[:1] if kind[0] == "features" else ())):
                 found[name][id(weight)] = weight
-        reached = [facts.reaches[ref].any(axis=0) for ref in call.results]
-        tasks = {
-            name
-            for name, outputs in of_tasks.items()
-            if any(outputs[k] for bits in reached for k in bits.nonzero()[0])
-        }
+        reached = np.any([facts.reaches[ref].any(axis=0) for ref in call.results], 0)
+        tasks = [
+            name for name, outputs in of_tasks.items() if (reached & outputs).any()
+        ]
         for name in tasks if len(tasks) == 1 else ():
             found[name] |= {id(weight): weight for weight in weights}
     return {name: list(weights.values()) for name, weights in found.items()}
@@ -199,13 +198,13 @@ def _kind(layer: Any) -> list[str]:
     return ["experts"]
 
 
-def _outputs_of_tasks(model: Any) -> dict[str, list[bool]]:
+def _outputs_of_tasks(model: Any) -> dict[str, np.ndarray]:
     """By name of a task, which of the outputs, flat, are its."""
     if not getattr(model, "tasks", ()):
         return {}
     names = keras.tree.flatten({name: name for name in model.output})
     return {
-        task.name: [name in (task.name, task.conditional_name) for name in names]
+        task.name: np.isin(names, [task.name, task.conditional_name])
         for task in model.tasks
     }
 

@@ -39,6 +39,8 @@ class MultiTaskModel(keras.Model):
 
     Recipes return this class. It is an ordinary Keras model otherwise: it saves,
     clones, trains with losses of your own (`compile(loss=…)`), folds and exports.
+    `keras.models.clone_model` gives the clone of a compiled model its tasks; one that
+    is not compiled is cloned, tasks included, by `from_config(model.get_config())`.
 
     Args:
         inputs: Dict of symbolic inputs by column.
@@ -161,8 +163,9 @@ class MultiTaskModel(keras.Model):
             return
         if not self._tasks:
             raise ValueError(
-                "`loss` should be given for a model without tasks, such as a clone; "
-                "MultiTaskModel(clone.input, clone.output, tasks=…) has them. "
+                "`loss` should be given for a model without tasks, such as a clone of "
+                "one not compiled; MultiTaskModel(clone.input, clone.output, tasks=…) "
+                "has them. "
                 "Received: loss=None"
             )
         if weighted_metrics is not None:
@@ -289,7 +292,8 @@ class MultiTaskModel(keras.Model):
         if self._objectives is None:
             return config
         balanced = keras.saving.serialize_keras_object(dict(self._balanced_by))
-        return {**config, **self._objectives.get_config(), **balanced}
+        tasks = {"tasks": self._serialized_tasks()}  # Keras clones models without
+        return {**config, **self._objectives.get_config(), **balanced, **tasks}
 
     def save_own_variables(self, store: Any) -> None:
         """Saves, beside the layers, what balancing remembers."""
@@ -312,16 +316,20 @@ class MultiTaskModel(keras.Model):
         return {f"{_BALANCING}{name}": variable for name, variable in found.items()}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles with the arguments of `get_compile_config`; not without tasks."""
+        """Compiles with the arguments of `get_compile_config`, for its tasks."""
         arguments = keras.saving.deserialize_keras_object(config)
+        tasks = arguments.pop("tasks", ())
+        self._tasks = self._tasks or tuple(tasks)
         if self._tasks or arguments.get("loss") is not None:
             self.compile(**arguments)
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self) -> dict[str, Any]:
         """Graph and tasks, serialisable."""
-        tasks = keras.saving.serialize_keras_object(list(self._tasks))
-        return {**super().get_config(), "tasks": tasks}
+        return {**super().get_config(), "tasks": self._serialized_tasks()}
+
+    def _serialized_tasks(self) -> Any:
+        return keras.saving.serialize_keras_object(list(self._tasks))
 
     def _of_arrays(self, given: dict[str, Any]) -> dict[str, Any]:
         """Arguments of `fit`, their columns and labels checked, weights as of Keras."""
@@ -382,8 +390,9 @@ def _without_decay_of_gates(model: keras.Model, optimizer: Any) -> Any:
     """The optimizer, which leaves the gates alone when it decays weights."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     thetas = [gate.theta for gate in gates(model)]
-    if thetas and not inner.built:
-        inner.exclude_from_weight_decay(var_list=thetas)
+    for one in getattr(inner, "optimizers", [inner]):  # one for each part, or one
+        if thetas and not one.built:
+            one.exclude_from_weight_decay(var_list=thetas)
     return optimizer
 
 

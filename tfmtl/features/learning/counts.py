@@ -35,6 +35,16 @@ class Counts:
         Raises:
             ValueError: If no value occurs `min_count` times.
         """
+        kept = self.frequent(min_count)
+        if not kept:
+            raise ValueError(
+                f"Feature {self._name!r} should have a value that occurs at least "
+                f"{min_count} time(s) in the data to adapt to. Received: none"
+            )
+        return tuple(kept[:max_size])
+
+    def frequent(self, min_count: int) -> list[Value]:
+        """Values that occur often enough, most frequent first; missing ones do not."""
         counts: Counter[Value] = Counter()
         for value, count in self._counts.items():
             counts[self._plain(value)] += count
@@ -43,13 +53,7 @@ class Counts:
             for value, count in counts.items()
             if count >= min_count and not is_missing(value)
         ]
-        if not kept:
-            raise ValueError(
-                f"Feature {self._name!r} should have a value that occurs at least "
-                f"{min_count} time(s) in the data to adapt to. Received: none"
-            )
-        kept.sort(key=lambda value: (-counts[value], value))
-        return tuple(kept[:max_size])
+        return sorted(kept, key=lambda value: (-counts[value], value))
 
     def _plain(self, value: Any) -> Value:
         if isinstance(value, bytes) and self._kind is str:
