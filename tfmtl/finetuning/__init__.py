@@ -5,9 +5,11 @@ from tfmtl.finetuning.distil import DistillationLoss, distil
 from tfmtl.finetuning.drop_task import drop_task
 from tfmtl.finetuning.groups import freeze, groups, learning_rates, unfreeze
 from tfmtl.finetuning.vocabularies import grow_vocabularies, keep_rows, new_values
+from tfmtl.finetuning.warm_start import WarmStart, warm_start
 
 __all__ = [
     "DistillationLoss",
+    "WarmStart",
     "add_task",
     "distil",
     "drop_task",
@@ -18,4 +20,5 @@ __all__ = [
     "learning_rates",
     "new_values",
     "unfreeze",
+    "warm_start",
 ]

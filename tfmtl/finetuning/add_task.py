@@ -1,6 +1,5 @@
 """A new task for a trained model."""
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,11 +7,10 @@ import keras
 
 from tfmtl.finetuning.branch import Branch
 from tfmtl.finetuning.own import Own
+from tfmtl.finetuning.towers import outputs_of, tower_of, trunk_of_one
 from tfmtl.finetuning.trained import copied
 from tfmtl.folding import training_inputs
 from tfmtl.folding.graph import Call, Graph, Ref
-from tfmtl.folding.protocol import MixtureLayer
-from tfmtl.layers import Tower
 from tfmtl.layers.checks import mapping
 from tfmtl.models import MultiTaskModel
 from tfmtl.models.parts import Arguments, predict
@@ -80,8 +78,8 @@ def add_task(
     trunk = copied(model)
     copy: Any = trunk.build()
     graph = trunk.facts.graph
-    outputs = {known.name: _outputs(graph, known) for known in tasks}
-    call = _tower(graph, outputs[like][0])
+    outputs = {known.name: outputs_of(graph, known) for known in tasks}
+    call = tower_of(graph, outputs[like][0])
     if reads is not None:
         stream = _result(graph, reads, "reads")
     elif call is None:
@@ -95,13 +93,15 @@ def add_task(
     if shared is not None:
         kept = [_result(graph, name, "shared") for name in shared]
     else:
-        kept = [] if len(tasks) > 1 else _trunk_of_one(graph, stream)
+        kept = [] if len(tasks) > 1 else trunk_of_one(graph, stream)
     facts = Own(graph, outputs, like, kept)
     grown = Branch(facts, trunk, task.name).grow(stream)
     found: dict[str, Any] = dict(copy.output)
     inputs = dict(copy.input)
     positions = {known.position.column for known in tasks if known.position}
-    columns = [name for name in inputs if name not in positions & _unserved(model)]
+    columns = [
+        name for name in inputs if name not in positions & training_inputs(model)
+    ]
     given = _arguments(call) if tower is None else tower
     predict(task, grown, inputs, found, given, columns)
     return MultiTaskModel(inputs, found, name=model.name, tasks=[*tasks, task])
@@ -125,41 +125,6 @@ def _known_tasks(model: Any, task: Any) -> tuple[Task, ...]:
     return tasks
 
 
-def _outputs(graph: Graph, task: Task) -> list[Ref]:
-    """The outputs of a task, that of its tower first."""
-    own = [graph.outputs[task.name]]
-    if task.after is not None and task.conditional_name in graph.outputs:
-        own.insert(0, graph.outputs[task.conditional_name])
-    return own
-
-
-def _tower(graph: Graph, output: Ref) -> Call | None:
-    """The call of the tower nearest before an output."""
-    makers = {ref: call for call in graph.calls for ref in call.results}
-    waiting = deque([output])
-    while waiting:
-        call = makers.get(waiting.popleft())
-        if call is not None and isinstance(call.operation, Tower):
-            return call
-        waiting.extend(call.inputs if call is not None else ())
-    return None
-
-
-def _trunk_of_one(graph: Graph, stream: Ref) -> list[Ref]:
-    """What the last mixture or routing before a stream reads, or the stream itself."""
-    makers = {ref: call for call in graph.calls for ref in call.results}
-    ref = stream
-    while (call := makers.get(ref)) is not None:
-        if isinstance(call.operation, MixtureLayer):
-            return call.inputs[:1]
-        if hasattr(call.operation, "connections"):
-            return call.inputs
-        if getattr(call.operation, "weights", ()) or len(call.inputs) != 1:
-            break
-        [ref] = call.inputs
-    return [stream]
-
-
 def _result(graph: Graph, name: str, argument: str) -> Ref:
     found = [call.results for call in graph.calls if call.operation.name == name]
     if len(found) != 1 or len(found[0]) != 1:
@@ -177,8 +142,3 @@ def _arguments(tower: Call | None) -> dict[str, Any]:
     config = {} if layer is None else keras.saving.serialize_keras_object(layer)
     given = dict(config.get("config", {}))
     return mapping("tower", {k: v for k, v in given.items() if k not in _OF_TOWER}, ())
-
-
-def _unserved(model: keras.Model) -> set[str]:
-    """Names of the inputs that matter in training alone."""
-    return training_inputs(model)

@@ -28,6 +28,7 @@ class Own(Facts):
 
     Attributes:
         own: Bits: which slots are the task's own.
+        owners: The name of the task that each slot is the own of, or `None`.
     """
 
     def __init__(
@@ -65,8 +66,14 @@ class Own(Facts):
                     users[read] |= reads @ of_tasks
                     mixed[read] |= reads @ of_none
                     barred[read] |= reads @ barred[ref]
+        found = {ref: own(ref) for ref in sizes}
+        names = np.array([*tasks, None], object)
+        self.owners = {  # of a bit that is nobody's own, the last name
+            ref: names[np.where(bits.any(axis=1), bits.argmax(axis=1), -1)].tolist()
+            for ref, bits in found.items()
+        }
         task = list(tasks).index(like)
-        self.own = {ref: own(ref)[:, task] for ref in sizes}
+        self.own = {ref: bits[:, task] for ref, bits in found.items()}
 
     def kept(self, ref: Ref) -> list[int]:
         """The slots that are the task's own."""

@@ -227,6 +227,17 @@ class DSelectKGate(keras.layers.Layer):
                 new.assign(ops.convert_to_numpy(old)[..., kept])
         return smaller
 
+    def choosing(self) -> list[int]:
+        """The outputs that have a choice, which `alpha` is for."""
+        return self._choosing.tolist()
+
+    def digits(self) -> list[tuple[int, int, int]]:
+        """What the last axis of `z` is for: output, its number of experts, digit."""
+        return [
+            (int(self._choosing[row]), int(self._counts[row]), int(digit))
+            for row, digit in np.argwhere(self._digits)
+        ]
+
     def connections(self) -> int:
         """Number of pairs that are computed."""
         return int(self._pairs.sum())
