@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.layers import adapted
 from tfmtl.layers.normalization import as_affine
 
 _linear = keras.activations.linear
@@ -109,4 +110,4 @@ def _is_plain(layer: keras.layers.Dense) -> bool:
         layer.bias_constraint,
         layer.activity_regularizer,
     )
-    return not any(special) and not layer.lora_enabled
+    return not any(special) and adapted.is_plain(layer)

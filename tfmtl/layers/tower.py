@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.layers.adapted import adapt, adapted, build, is_plain
 from tfmtl.layers.checks import positive_int, share, widths
 from tfmtl.layers.initializers import own
 from tfmtl.layers.normalization import (
@@ -32,6 +33,9 @@ class Tower(keras.layers.Layer):
 
     The head is computed in float32, also under a mixed-precision policy, and in
     float64 under that policy.
+
+    Its layers are Keras' `Dense`, which `keras.Model.quantize` quantises and which have
+    `enable_lora`: those of `hidden` and the `head`.
 
     Args:
         units: Widths of the hidden layers; `()` for the head alone. Defaults to
@@ -74,6 +78,7 @@ class Tower(keras.layers.Layer):
         normalization: str | None = None,
         **kwargs: Any,
     ) -> None:
+        given = kwargs.pop("adapted", {})  # of `get_config`
         super().__init__(**kwargs)
         self.units = widths("units", units)
         self.output_units = positive_int("output_units", output_units)
@@ -95,11 +100,12 @@ class Tower(keras.layers.Layer):
             dtype=precise(self.dtype_policy),
             name="head",
         )
+        adapt(self._dense_layers(), given)
 
     def build(self, input_shape: Any) -> None:
         """Builds the hidden layers and the head."""
         for layer in [*self.hidden, self.head]:
-            layer.build(input_shape)
+            build(layer, input_shape)
             input_shape = layer.compute_output_shape(input_shape)
         self.built = True
 
@@ -117,27 +123,34 @@ class Tower(keras.layers.Layer):
         return keras.KerasTensor(shape, self.head.compute_dtype)
 
     def served(self) -> keras.layers.Layer:
-        """The same layer without dropout, and batch normalisation in its kernels."""
+        """The same layer without dropout, and batch normalisation in its kernels.
+
+        Those that LoRA has adapted are in one kernel. A quantised layer stays as it is.
+        """
+        if any(dense.quantization_mode for dense in self._dense_layers()):
+            return self
         weights, normalizations = self._weights(), self._of_kind(*NORMALIZATIONS)
-        config: dict[str, Any] = {"dropout": 0.0}
+        config: dict[str, Any] = {"dropout": 0.0, "adapted": {}}
         pairs = zip(normalizations, self._dense_layers(), strict=False)
-        affine = [as_affine(layer, dense.kernel) for layer, dense in pairs]
+        affine = [as_affine(layer, dense.bias) for layer, dense in pairs]
         if all(affine):
             normalizations, config["normalization"] = [], None
             for k, (scale, shift) in enumerate(filter(None, affine)):
                 kernel, bias = weights[k]
                 weights[k] = kernel * scale, bias * scale + shift
-        if not self.dropout and len(normalizations) == len(affine):
+        whole = self._is_plain() and len(normalizations) == len(affine)
+        if whole and not self.dropout:
             return self
         return self._remade(weights, normalizations, **config)
 
     def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer | None:
         """The same layer of x where its input is `x kernel + bias`.
 
-        `None` where it starts with a head of another precision.
+        `None` where it starts with a head of another precision, or is quantised.
         """
         weights = self._weights()
-        if self._dense_layers()[0].dtype_policy.name != self.dtype_policy.name:
+        first_policy = self._dense_layers()[0].dtype_policy
+        if not self._is_plain() or first_policy.name != self.dtype_policy.name:
             return None
         first, first_bias = weights[0]
         weights[0] = kernel @ first, bias @ first + first_bias
@@ -145,7 +158,8 @@ class Tower(keras.layers.Layer):
 
     def opening(self) -> tuple[Any, ...] | None:
         """The first hidden layer, as fold takes it apart."""
-        if not self.units or self.normalization is not None:
+        plain = self._is_plain() and self.normalization is None
+        if not self.units or not plain:
             return None
         [(kernel, bias), *others] = self._weights()
         rest = self._remade(others, [], units=self.units[1:])
@@ -156,9 +170,11 @@ class Tower(keras.layers.Layer):
         return sum(2 * int(np.prod(x.kernel.shape)) for x in self._dense_layers())
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, serialisable."""
+        """Constructor arguments, and what became of its layers; serialisable."""
+        made = adapted(self._dense_layers())
         return {
             **super().get_config(),
+            **({"adapted": made} if made else {}),
             "units": self.units,
             "output_units": self.output_units,
             "activation": keras.activations.serialize(self.activation),
@@ -174,6 +190,9 @@ class Tower(keras.layers.Layer):
 
     def _dense_layers(self) -> list[keras.layers.Dense]:
         return [*self._of_kind(keras.layers.Dense), self.head]
+
+    def _is_plain(self) -> bool:
+        return all(map(is_plain, self._dense_layers()))
 
     def _weights(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Kernel and bias of each hidden layer and the head."""
