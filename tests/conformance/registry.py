@@ -78,7 +78,10 @@ class Entry:
 
     def called(self, x, **kwargs):
         """One tensor: what the layer makes of an input."""
-        layer = self.layer(**kwargs)
+        return self.call(self.layer(**kwargs), x)
+
+    def call(self, layer, x):
+        """One tensor: what a layer that was made before makes of an input."""
         if self.cls is layers.Mixture:
             x = [x, keras.ops.transpose(x, (0, 2, 1))]
         if self.cls is layers.JointProbability:

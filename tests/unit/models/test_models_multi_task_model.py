@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmtl import layers, models
+from tfmtl import balancing, layers, models
 from tfmtl.features import Numeric
 from tfmtl.folding import fold
 from tfmtl.tasks import (
@@ -588,15 +588,31 @@ def test_losses_of_one_s_own_are_saved(tmp_path):
     assert evaluated(loaded, rows(), y) == pytest.approx(expected, rel=1e-6)
 
 
-def test_clone_gets_its_tasks_again():
-    model = compiled()
+def test_clone_of_a_compiled_model_trains():
+    model = network()
+    weights, own = {"a": 0.5, "b": 2.0}, balancing.PCGrad()
+    model.compile("adam", loss_weights=weights, balancing=own)
+    clone = keras.models.clone_model(model)
+    assert (type(clone), clone.tasks) == (models.MultiTaskModel, model.tasks)
+    assert clone.get_compile_config() == model.get_compile_config()
+    clone.set_weights(model.get_weights())
+    expected = evaluated(model, rows(), labels())
+    assert evaluated(clone, rows(), labels()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_clone_of_another_model_gets_its_tasks_again():
+    model = network()
     clone = keras.models.clone_model(model)
     assert (type(clone), clone.tasks) == (models.MultiTaskModel, ())
     again = models.MultiTaskModel(clone.input, clone.output, tasks=model.tasks)
-    again.set_weights(model.get_weights())
-    again.compile("adam")
+    rebuilt = models.MultiTaskModel.from_config(model.get_config())
+    model.compile("adam")
     expected = evaluated(model, rows(), labels())
-    assert evaluated(again, rows(), labels()) == pytest.approx(expected, rel=1e-6)
+    for copy in (again, rebuilt):
+        copy.set_weights(model.get_weights())
+        copy.compile("adam")
+        assert copy.tasks == model.tasks
+        assert evaluated(copy, rows(), labels()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_clone_without_tasks_is_saved(tmp_path):
@@ -799,8 +815,8 @@ def test_weighted_metrics_without_loss():
 
 def test_clone_without_loss():
     assert message(keras.models.clone_model(network()).compile, "adam") == (
-        "`loss` should be given for a model without tasks, such as a clone; "
-        "MultiTaskModel(clone.input, clone.output, tasks=…) has them. "
+        "`loss` should be given for a model without tasks, such as a clone of one not "
+        "compiled; MultiTaskModel(clone.input, clone.output, tasks=…) has them. "
         "Received: loss=None"
     )
 
