@@ -74,7 +74,7 @@ class Bridge(tf_keras.layers.Layer):
                 "`model` should be a model or layer of Keras 3. "
                 f"Received: model={model!r}"
             )
-        if not model.built or not (model.variables or model.weights == []):
+        if not model.built:
             raise ValueError(
                 "`model` should be built, as by `keras.Input` or a first call. "
                 f"Received: model={model!r}"
