@@ -57,7 +57,7 @@ def adapt(layers: Sequence[keras.layers.Dense], given: Mapping[str, Any]) -> Non
 
 
 def build(layer: keras.layers.Layer, input_shape: Any) -> None:
-    """Builds a layer; one of LoRA keeps its `lora_alpha`, for which Keras takes the rank.
+    """Builds a layer; one of LoRA keeps its `lora_alpha`, where Keras takes the rank.
 
     Args:
         layer: A layer, adapted or not.
