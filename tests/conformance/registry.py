@@ -275,6 +275,7 @@ REGISTRY = [
             "log": [True, False],
             "clip": [[None, 0.5], [-1.0, 1.0]],
             "missing": [-99.0, None],
+            "fill": [0.5, -1.0],
         },
         (2,),
     ),

@@ -11,16 +11,17 @@ from tfmtl.layers.fields import fields_of, side_by_side
 
 Tensor = Any
 
-_BY_COLUMN = ("mean", "std", "log", "clip", "missing")
+_BY_COLUMN = ("mean", "std", "log", "clip", "missing", "fill")
 _FARTHEST = 1000.0  # standard deviations from the mean
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Standardize(keras.layers.Layer):
-    """Centres and scales each column; NaN and infinite values become the mean.
+    """Centres and scales each column; NaN and infinite values become the mean, y = 0.
 
     ```
     y_k = (g_k(clip_k(x_k)) - mean_k) / std_k, kept in [-1000, 1000]
+        = fill_k where x_k is missing or not finite
     g_k(x) = sign(x) log(1 + |x|) or x
     input (batch, columns), output the same shape
     input a list of fields (batch, width) each, output (batch, fields, width)
@@ -38,6 +39,7 @@ class Standardize(keras.layers.Layer):
             Defaults to no bounds.
         missing: A number of each column that is read as NaN, or `None`. Defaults to
             none.
+        fill: y of a missing value of each column. Defaults to 0, the mean.
         **kwargs: `name`, `dtype`.
 
     Raises:
@@ -58,6 +60,7 @@ class Standardize(keras.layers.Layer):
         log: Sequence[bool],
         clip: Sequence[Sequence[float | None]] | None = None,
         missing: Sequence[float | None] | None = None,
+        fill: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -66,6 +69,7 @@ class Standardize(keras.layers.Layer):
         self.log = [bool(v) for v in log]
         self.clip = None if clip is None else [list(bounds) for bounds in clip]
         self.missing = None if missing is None else list(missing)
+        self.fill = None if fill is None else [float(v) for v in fill]
         given = {name: getattr(self, name) for name in _BY_COLUMN}
         lengths = {name: len(v) for name, v in given.items() if v is not None}
         if len(set(lengths.values())) > 1:
@@ -107,7 +111,7 @@ class Standardize(keras.layers.Layer):
         mean = ops.convert_to_tensor(np.array(self.mean, "f4"))
         scale = ops.convert_to_tensor(1 / np.array(self.std, "f4"))
         y = ops.clip((x - mean) * scale, -_FARTHEST, _FARTHEST)
-        y = ops.where(finite, y, 0.0)
+        y = ops.where(finite, y, 0.0 if self.fill is None else _numbers(self.fill, 0.0))
         if self.fields:
             y = ops.reshape(y, (-1, self.fields, len(self.mean) // self.fields))
         return ops.cast(y, self.compute_dtype)
@@ -150,6 +154,7 @@ class Standardize(keras.layers.Layer):
             "log": self.log,
             "clip": self.clip,
             "missing": self.missing,
+            "fill": self.fill,
         }
 
 
