@@ -227,6 +227,16 @@ class DSelectKGate(keras.layers.Layer):
                 new.assign(ops.convert_to_numpy(old)[..., kept])
         return smaller
 
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer:
+        """The same gates of x where their selector is `x kernel + bias`."""
+        layer = type(self).from_config(self.get_config())
+        slots = () if self._slots is None else (self._slots,)
+        layer.build((None, *slots, len(kernel)))
+        layer.set_weights(self._weights_behind(kernel, bias))
+        for new, old in zip(layer.weights, self.weights, strict=True):
+            new.trainable = old.trainable
+        return layer
+
     def choosing(self) -> list[int]:
         """The outputs that have a choice, which `alpha` is for."""
         return self._choosing.tolist()
@@ -282,6 +292,22 @@ class DSelectKGate(keras.layers.Layer):
             for weight, shape in shapes.items()
         ]
         return weights if self.per_example else [None, *weights]
+
+    def _weights_behind(self, kernel: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
+        """W and b, G and a, of x where the selector is `x kernel + bias`."""
+        values = []
+        for own, constant in (
+            (self.z_kernel, self.z),
+            (self.alpha_kernel, self.alpha),
+        ):
+            shift: Any = 0.0
+            if own is not None:
+                own = ops.convert_to_numpy(own)
+                values.append(np.tensordot(kernel, own, 1))
+                shift = np.tensordot(bias, own, 1)
+            if constant is not None:
+                values.append(ops.convert_to_numpy(constant) + shift)
+        return values
 
     def _values(
         self, inputs: Tensor, kernel: Any, constant: Any, there: np.ndarray

@@ -236,6 +236,30 @@ class SoftmaxGate(keras.layers.Layer):
             smaller.gate.take(self.gate, pair)
         return smaller
 
+    def behind(self, kernel: np.ndarray, bias: np.ndarray) -> keras.layers.Layer:
+        """The same gates of x where their selector is `x kernel + bias`."""
+        own, shift = np.zeros((len(bias), 0)), np.zeros(0)
+        if self.kernel is not None:
+            own = ops.convert_to_numpy(self.kernel)
+            shift = bias @ own
+        if self.bias is not None:
+            shift = shift + ops.convert_to_numpy(self.bias)
+        use_bias = self.use_bias or bool(shift.any())
+        layer = type(self).from_config({**self.get_config(), "use_bias": use_bias})
+        slots = () if self._slots is None else (self._slots,)
+        layer.build((None, *slots, len(kernel)))
+        like: list[Any] = [self.kernel, self.kernel if self.bias is None else self.bias]
+        values = kernel @ own, shift
+        for new, old, value in zip(
+            (layer.kernel, layer.bias), like, values, strict=True
+        ):
+            if new is not None:
+                new.assign(value)
+                new.trainable = old.trainable
+        if layer.gate is not None:
+            layer.gate.take(self.gate, slice(None))
+        return layer
+
     def connections(self) -> int:
         """Number of pairs that are computed, whatever their gate."""
         return int(self._pairs.sum())
