@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfmtl import demo
+from tfmtl.ops.grouping import DEVICES
 from tfmtl.serving import (
     ExportError,
     Thresholds,
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--batch-sizes", type=int, nargs="+", help="of requests, for layout and warm-up"
+    )
+    command.add_argument(
+        "--device", choices=[*DEVICES], default="cpu", help="that serves, for layout"
     )
     command.set_defaults(command=_export, name="export")
 
@@ -166,6 +170,7 @@ def _export(options: argparse.Namespace) -> int:
         fold=not options.no_fold,
         tables=options.tables,
         batch_sizes=options.batch_sizes,
+        device=options.device,
     )
     if written.fold is not None:
         print(written.fold)

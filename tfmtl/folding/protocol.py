@@ -15,9 +15,9 @@ class SlotLayer(Protocol):
 
     A layer whose folded layer also takes a list of single slots says so by
     `reads_apart`; a folded layer that gains from giving one, by `gains_apart`, and
-    gives it once its `apart` is set. One that has layouts for a batch size has
-    `for_batch(batch_size)`, which returns, like `fold`, the layer in that layout and
-    its outputs in their new order.
+    gives it once its `apart` is set. One that has layouts for a batch size and a device
+    has `for_batch(batch_size, device)`, which returns, like `fold`, the layer in that
+    layout and its outputs in their new order.
 
     Any layer whose input matters in training alone says so by `training_only`: it
     reads nothing, and an input that only such layers read is no input of the folded

@@ -16,17 +16,17 @@ def rebuild(
     model: keras.Model,
     facts: Facts,
     drop_inputs: bool = False,
-    batch_size: int | None = None,
+    layout: tuple[int | None, str] | None = None,
 ) -> keras.Model:
     """Builds the model of what is kept, with the same inputs and outputs.
 
     Where the inputs are a dict, those that matter in training alone are left out, and
     of a dict or list with `drop_inputs` all that reach no output. A
     model class of its own stays the same where it has a method
-    `of_graph(inputs, outputs, name)`, which makes it anew. Layers that have layouts for
-    a `batch_size` are in that one.
+    `of_graph(inputs, outputs, name)`, which makes it anew. Layers that have layouts are
+    in the one for a `layout`, a batch size and a device.
     """
-    return Builder(facts, model, drop_inputs, batch_size).build()
+    return Builder(facts, model, drop_inputs, layout).build()
 
 
 class Builder:
@@ -42,10 +42,10 @@ class Builder:
         facts: Facts,
         model: keras.Model,
         drop_inputs: bool = False,
-        batch_size: int | None = None,
+        layout: tuple[int | None, str] | None = None,
     ) -> None:
         self.facts = facts
-        self.batch_size = batch_size
+        self.layout = layout
         self.model = model
         self.inputs = _same_inputs(as_functional(model))
         self.tensors: dict[Ref, Any] = dict(

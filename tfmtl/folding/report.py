@@ -60,8 +60,9 @@ class Structure(NamedTuple):
             1.24
         """
         values = min(self.bytes / 4, self.flops / 2)
-        products = batch * self.flops / grouping._FLOPS_PER_SECOND
-        return 1000 * (products + values / grouping._WEIGHTS_READ_PER_SECOND)
+        core = grouping.DEVICES["cpu"]
+        products = batch * self.flops / core.flops_per_second
+        return 1000 * (products + values / core.weights_read_per_second)
 
     def as_dict(self) -> dict[str, int]:
         """The counts by name."""

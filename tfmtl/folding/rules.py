@@ -99,8 +99,8 @@ class OfSlotLayer(Rule):
         given = builder.given(call.inputs, inputs, self.reads_apart)
         if isinstance(call.args[0], list | tuple) and not isinstance(given, list):
             given = [given]  # a list of one stays a list
-        if builder.batch_size is not None and hasattr(layer, "for_batch"):
-            layer, regrouped = layer.for_batch(builder.batch_size)
+        if builder.layout is not None and hasattr(layer, "for_batch"):
+            layer, regrouped = layer.for_batch(*builder.layout)
             order = order[regrouped]
         order = order.tolist()
         if len(call.results) > 1:

@@ -83,6 +83,7 @@ class PrunedTransformation(keras.layers.Layer):
         *,
         bias: np.ndarray | None,
         batch_size: int | None = None,
+        device: str = "cpu",
         **kwargs: Any,
     ) -> tuple["PrunedTransformation", np.ndarray]:
         """Builds the layer from a dense kernel.
@@ -96,6 +97,7 @@ class PrunedTransformation(keras.layers.Layer):
             bias: `(i, h)` or `None`.
             batch_size: Number of examples to be fast for, see
                 `tfmtl.ops.grouping.group_outputs`.
+            device: Where to be fast, `"cpu"` or `"gpu"`. Defaults to `"cpu"`.
             **kwargs: Other arguments of the layer.
 
         Returns:
@@ -104,7 +106,7 @@ class PrunedTransformation(keras.layers.Layer):
         blocks = kernel[inputs][:, :, outputs]
         _, width, _, units = blocks.shape
         opened = blocks.any(axis=(1, 3)).T
-        groups = group_outputs(opened, width, units, batch_size)
+        groups = group_outputs(opened, width, units, batch_size, device)
         kernels = [_block(blocks, reads, computes) for reads, computes in groups]
         outputs = outputs[[i for _, computes in groups for i in computes]]
         new_bias = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
@@ -180,27 +182,31 @@ class PrunedTransformation(keras.layers.Layer):
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
     ) -> tuple[keras.layers.Layer, np.ndarray]:
         """The same routing between the slots given only."""
-        return self._laid_out(outputs, inputs, constants, None)
+        return self._laid_out(outputs, inputs, constants)
 
-    def for_batch(self, batch_size: int) -> tuple["PrunedTransformation", np.ndarray]:
-        """The same routing in the layout that is fast for a batch size.
+    def for_batch(
+        self, batch_size: int | None, device: str
+    ) -> tuple["PrunedTransformation", np.ndarray]:
+        """The same routing in the layout that is fast for a batch size on a device.
 
         Args:
-            batch_size: Number of examples.
+            batch_size: Number of examples, `None` for some hundreds.
+            device: `"cpu"` or `"gpu"`.
 
         Returns:
             The layer, and the outputs in the order in which it gives them.
         """
         constants = np.zeros((self.slots, self.width), "f4")
         every = np.arange(self.num_outputs), np.arange(self.slots)
-        return self._laid_out(*every, constants, batch_size)
+        return self._laid_out(*every, constants, batch_size, device)
 
     def _laid_out(
         self,
         outputs: np.ndarray,
         inputs: np.ndarray,
         constants: np.ndarray,
-        batch_size: int | None,
+        batch_size: int | None = None,
+        device: str = "cpu",
     ) -> tuple["PrunedTransformation", np.ndarray]:
         return self.of(
             self._dense_kernel(),
@@ -208,6 +214,7 @@ class PrunedTransformation(keras.layers.Layer):
             inputs,
             constants,
             batch_size=batch_size,
+            device=device,
             bias=None if self.bias is None else ops.convert_to_numpy(self.bias),
             activation=self.activation,
             apart=self.apart,

@@ -1,21 +1,61 @@
 """Which upper sub-networks to compute together, when most connections are gone."""
 
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 Group = tuple[list[int], list[int]]
 
-# Measured in TensorFlow's C++ session on one x86 core: the operations that one
-# more group costs, products of this size, copies of slots, weights from cache.
-_SECONDS_PER_GROUP = 8e-6
-_FLOPS_PER_SECOND = 120e9
-_VALUES_COPIED_PER_SECOND = 6e9
-_WEIGHTS_READ_PER_SECOND = 2.5e9
+
+@dataclass(frozen=True)
+class Device:
+    """What the operations of a routing cost where it is served.
+
+    Attributes:
+        seconds_per_group: Time of the operations that one more group needs.
+        flops_per_second: Rate of products of a routing's size.
+        values_copied_per_second: Rate at which slots are put side by side.
+        weights_read_per_second: Rate at which a product of a few rows reads its kernel.
+    """
+
+    seconds_per_group: float
+    flops_per_second: float
+    values_copied_per_second: float
+    weights_read_per_second: float
+
+
+DEVICES = {
+    # TensorFlow's C++ session on one x86 core, weights from cache
+    "cpu": Device(8e-6, 120e9, 6e9, 2.5e9),
+    # PyTorch on an H100, operations launched one by one, products in TF32; copies
+    # with what a layout of several products pays to take its outputs apart
+    "gpu": Device(50e-6, 200e12, 60e9, 265e9),
+}
+
+
+def device_named(name: str) -> Device:
+    """The costs of a device.
+
+    Args:
+        name: `"cpu"` or `"gpu"`.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name not in DEVICES:
+        raise ValueError(
+            f"`device` should be one of {[*DEVICES]}. Received: device={name!r}"
+        )
+    return DEVICES[name]
 
 
 def group_outputs(
-    open_connections: np.ndarray, width: int, units: int, batch: int | None = None
+    open_connections: np.ndarray,
+    width: int,
+    units: int,
+    batch: int | None = None,
+    device: str = "cpu",
 ) -> list[Group]:
     """Partitions the outputs of a routing into dense products.
 
@@ -24,10 +64,13 @@ def group_outputs(
     output of the group does not read one of its inputs. One group of everything
     is the dense layer; one group per set of inputs has no zeros but costs more
     operations. Starting from the latter, the pair whose union saves most time at
-    `batch` by a cost model is joined, while it saves any. No layout is best for
-    every batch: without a `batch` that of 256 is taken, and joined further while it
-    is slower than the dense layer for a single example, where operations cost more
-    than arithmetic.
+    `batch` by the costs of a `device` is joined, while it saves any; if one group is
+    faster still, it is that. No layout is best for every batch: without a `batch` that
+    of 256 is taken, and joined further while it is slower than the dense layer for a
+    single example, where operations cost more than arithmetic.
+
+    On a GPU, where a product of zeros costs less than launching another one, a single
+    group is the fastest up to thousands of examples of wide slots.
 
     Args:
         open_connections: Boolean `(outputs, inputs)`; each row has an entry.
@@ -35,12 +78,14 @@ def group_outputs(
         units: Width of an output slot.
         batch: Number of examples to be fast for. Defaults to `None`, some hundreds
             without being slow for one.
+        device: Where it is served, `"cpu"` or `"gpu"`. Defaults to `"cpu"`.
 
     Returns:
         Groups, ordered by their first output; each output is in exactly one.
 
     Raises:
-        ValueError: If an output reads nothing: it is a constant, not a product.
+        ValueError: If an output reads nothing: it is a constant, not a product; or
+            there is no such device.
 
     Example:
         >>> import numpy as np
@@ -49,7 +94,10 @@ def group_outputs(
         [([0], [0]), ([1], [1])]
         >>> group_outputs(np.eye(2, dtype=bool), 4, 4)
         [([0, 1], [0, 1])]
+        >>> group_outputs(np.eye(2, dtype=bool), 1024, 1024, device="gpu")
+        [([0, 1], [0, 1])]
     """
+    costs = device_named(device)
     if not open_connections.any(axis=1).all():
         raise ValueError(
             "`open_connections` should have an open connection in every row. "
@@ -63,10 +111,10 @@ def group_outputs(
         weights = values * len(computes) * units
         copied = 0 if len(reads) == inputs else batch * values
         return (
-            _SECONDS_PER_GROUP
-            + 2 * batch * weights / _FLOPS_PER_SECOND
-            + weights / _WEIGHTS_READ_PER_SECOND
-            + copied / _VALUES_COPIED_PER_SECOND
+            costs.seconds_per_group
+            + 2 * batch * weights / costs.flops_per_second
+            + weights / costs.weights_read_per_second
+            + copied / costs.values_copied_per_second
         )
 
     def saved(pair: tuple[frozenset[int], frozenset[int]]) -> float:
@@ -74,18 +122,22 @@ def group_outputs(
         apart = seconds(a, groups[a], examples) + seconds(b, groups[b], examples)
         return apart - seconds(a | b, groups[a] + groups[b], examples)
 
+    def total(groups: dict[frozenset[int], list[int]], batch: int) -> float:
+        return sum(seconds(*group, batch) for group in groups.items())
+
     groups: dict[frozenset[int], list[int]] = {}
     for output, row in enumerate(open_connections):
         groups.setdefault(frozenset(np.flatnonzero(row).tolist()), []).append(output)
-    everything = seconds(frozenset(range(inputs)), list(range(outputs)), 1)
+    one = {frozenset().union(*groups): list(range(outputs))}
+    dense = seconds(frozenset(range(inputs)), list(range(outputs)), 1)
     while len(groups) > 1:
         a, b = max(combinations(groups, 2), key=saved)
-        single = sum(seconds(*group, 1) for group in groups.items())
-        if saved((a, b)) <= 0 and (batch is not None or single <= everything):
+        if saved((a, b)) <= 0 and (batch is not None or total(groups, 1) <= dense):
             break
         joined = groups.pop(a) + groups.pop(b)
         groups[a | b] = sorted(joined + groups.get(a | b, []))
+    fastest = min(groups, one, key=lambda layout: total(layout, examples))
     return sorted(
-        ((sorted(reads), computes) for reads, computes in groups.items()),
+        ((sorted(reads), computes) for reads, computes in fastest.items()),
         key=lambda group: group[1],
     )

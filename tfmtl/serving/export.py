@@ -17,6 +17,7 @@ from tfmtl.folding import training_inputs, without_training_inputs
 from tfmtl.folding.proof import rounding
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.layers.checks import widths
+from tfmtl.ops.grouping import device_named
 from tfmtl.serving.against import Check
 from tfmtl.serving.golden import difference, write_golden
 from tfmtl.serving.manifest import write_manifest
@@ -94,6 +95,7 @@ def export(
     fold: bool = False,
     tables: str | None = None,
     batch_sizes: Sequence[int] | None = None,
+    device: str = "cpu",
     golden: Mapping[str, Any] | None = None,
     against: Check | None = None,
 ) -> Export:
@@ -125,6 +127,8 @@ def export(
         batch_sizes: Batch sizes that requests will have: each gets a warm-up record,
             and a fold lays routings out for the largest. Defaults to `None`, one
             record of a single row, and a layout for all sizes.
+        device: Where the version is served, `"cpu"` or `"gpu"`: a fold lays routings
+            out for it. Defaults to `"cpu"`; any layout runs on both.
         golden: One array per input, a few rows. Defaults to generated rows; give
             some if the model refuses ids 0 and 1 or normal floats.
         against: Rows, labels and thresholds that compare the new version with the one
@@ -147,6 +151,7 @@ def export(
     """
     _check_model(model)
     sizes = (1,) if batch_sizes is None else _checked(batch_sizes)
+    device_named(device)
     choose_version(base, version)
     live = None if against is None else against.live(base)
     given = None if golden is None else _golden_rows(model, golden)
@@ -154,7 +159,7 @@ def export(
     report = beside = None
     if fold:
         layout = None if batch_sizes is None else max(sizes)
-        model, report = _folded(model, given, layout)
+        model, report = _folded(model, given, layout, device)
         facts["fold"] = report.as_dict()
     model = without_training_inputs(model)
     if given is not None:
@@ -278,12 +283,15 @@ def _golden_rows(
 
 
 def _folded(
-    model: keras.Model, given: dict[str, np.ndarray] | None, batch_size: int | None
+    model: keras.Model,
+    given: dict[str, np.ndarray] | None,
+    batch_size: int | None,
+    device: str,
 ) -> tuple[keras.Model, folding.FoldReport]:
     rows = given
     if given is not None:  # columns that training alone reads may be left out
         rows = made_up_rows(model, len(next(iter(given.values())))) | given
-    folded = folding.fold(model, rows, batch_size=batch_size)
+    folded = folding.fold(model, rows, batch_size=batch_size, device=device)
     return folded, folding.compare(model, folded)
 
 

@@ -22,7 +22,6 @@ from tfmtl.layers import (
     SubNetworkRouting,
     Tower,
 )
-from tfmtl.ops import grouping
 from tfmtl.report import topology
 from tfmtl.sparsity import gates
 
@@ -412,8 +411,7 @@ def test_a_pruned_layer_reads_slots_in_the_order_it_is_given():
     np.testing.assert_array_equal(layer(x), [[[20.0, 10.0]]])
 
 
-def test_slots_that_are_read_one_by_one_are_passed_on_as_a_list(monkeypatch, tmp_path):
-    monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
+def test_slots_that_are_read_one_by_one_are_passed_on_as_a_list(free_groups, tmp_path):
     inputs = keras.Input((3,), name="x")
     x = Experts(4, 5, name="level_1")(inputs)
     x = SubNetworkRouting(4, 5, use_bias=True, name="level_2")(x)
@@ -445,8 +443,7 @@ def test_a_list_of_one_slot_folds_to_equal_outputs():
     assert dead.shape == live.shape
 
 
-def test_stacked_experts_follow_the_order_of_what_they_read(monkeypatch):
-    monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
+def test_stacked_experts_follow_the_order_of_what_they_read(free_groups):
     inputs = keras.Input((8,), name="x")
     routing = SubNetworkRouting(3, 6, name="routing")
     x = Experts(3, 4)(routing(Experts(3, 6)(inputs)))

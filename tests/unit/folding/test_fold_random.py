@@ -10,17 +10,16 @@ from recipes import random_recipe
 
 from tfmtl.folding import compare, fold, structure
 from tfmtl.folding.rows import made_up_rows
-from tfmtl.ops import grouping
 
 ROWS = 33
 NETWORKS = [random_network, random_mixture, random_recipe, random_mix]
 
 
 @pytest.fixture(autouse=True)
-def groups_of_every_size(request, monkeypatch):
+def groups_of_every_size(request):
     """Every other seed computes each set of inputs apart, however small."""
     if request.node.callspec.params["seed"] % 2:
-        monkeypatch.setattr(grouping, "_SECONDS_PER_GROUP", 0.0)
+        request.getfixturevalue("free_groups")
 
 
 @pytest.fixture
