@@ -276,6 +276,11 @@ def gated(gate):
     return behind
 
 
+def rows(x):
+    x = keras.layers.Flatten()(x)
+    return keras.ops.stack([x, x], axis=1)
+
+
 BEHIND = {
     "dense": lambda x: keras.layers.Dense(3, "relu")(flat(x)),
     "no_bias": lambda x: keras.layers.Dense(3, use_bias=False)(flat(x)),
@@ -297,7 +302,7 @@ BEHIND = {
     "dselect_k": gated(DSelectKGate(2, 3)),
     "static": gated(DSelectKGate(2, 3, per_example=False)),
     "single": gated(DSelectKGate(2, 3, k=1)),
-    "rows": lambda x: flat(Experts(2, 3)(keras.ops.stack([flat(x), flat(x)], axis=1))),
+    "rows": lambda x: flat(Experts(2, 3)(rows(x))),
 }
 
 
