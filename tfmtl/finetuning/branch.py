@@ -51,7 +51,7 @@ class Branch(Trimmer):
         """A new layer like the call's, for some of its slots."""
         layer: Any = call.operation
         if _learns(layer):
-            layer = self._fresh(layer)
+            layer = _fresh(layer, self.name_of(layer))
             given = call.args[0]
             several = isinstance(given, list | tuple)
             layer.build([ref.shape for ref in given] if several else given.shape)
@@ -62,7 +62,8 @@ class Branch(Trimmer):
         if not _learns(operation):  # the same, vocabularies included
             return super().call_operation(operation, args, kwargs)
         if id(operation) not in self._branches:
-            self._branches[id(operation)] = self._fresh(operation)
+            name = self._unique(self.name_of(operation))
+            self._branches[id(operation)] = _fresh(operation, name)
         return keras.tree.flatten(self._branches[id(operation)](*args, **kwargs))
 
     def name_of(self, operation: keras.Operation) -> str:
@@ -90,12 +91,6 @@ class Branch(Trimmer):
     def unstack(self, ref: Ref, name: str) -> dict[int, Any]:
         """All slots, each without the slot axis."""
         return {k: self.slot(ref, k, name) for k in range(self.facts.slots[ref] or 0)}
-
-    def _fresh(self, layer: Any) -> Any:
-        """A layer like this one, with weights of its own, that trains."""
-        new = copy_of(layer, self._unique(self.name_of(layer)))
-        new.trainable = True
-        return new
 
     def _gather(self, ref: Ref, wanted: list[int] | None) -> Any:
         if self.facts.slots[ref] is None:
@@ -129,6 +124,13 @@ class Branch(Trimmer):
             source, slots = self._views[ref]
             return self._place(source, slots[slot])
         return self.tensors[ref], self.order(ref).index(slot)
+
+
+def _fresh(layer: Any, name: str) -> Any:
+    """A layer like this one, with weights of its own, that trains."""
+    new = copy_of(layer, name)
+    new.trainable = True
+    return new
 
 
 def _learns(operation: Any) -> bool:

@@ -81,7 +81,7 @@ def freeze(
     Args:
         model: A built Functional model. It is changed.
         *names: Groups, see `groups`, or names of layers.
-        but: Groups, or names of layers, outside of which everything is frozen, in
+        but: Groups, or names of layers, that train, everything else being frozen, in
             place of `names`. Defaults to `None`.
 
     Returns:
@@ -105,9 +105,10 @@ def freeze(
             f"Received: {list(names)}, but={but}"
         )
     chosen = _chosen(model, names if but is None else but)
-    frozen = {id(weight) for weight in chosen.values()}
+    frozen = set(chosen)
     if but is not None:
         frozen = {id(weight) for weight in model.weights} - frozen
+        _set_trainable(model, set(chosen), True)
     _set_trainable(model, frozen, False)
     return model
 

@@ -1,7 +1,7 @@
 """What the axes of a model's weights stand for, so that those of two models compare."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -33,14 +33,18 @@ class Axes:
 
     Args:
         model: A built Functional model.
+        tasks: Name of a task to the one that labels have for it.
 
     Attributes:
         layers: Layers that have weights, by name.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(
+        self, model: keras.Model, tasks: Mapping[str, str] | None = None
+    ) -> None:
         self._graph = record(model)
-        self._facts, self._owners = _owners(model, self._graph)
+        self._tasks = tasks or {}
+        self._owners = _owners(model, self._graph)
         self._makers = {ref: call for call in self._graph.calls for ref in call.results}
         self._entries: dict[Ref, Labels | None] = {}
         if isinstance(self._graph.inputs, dict):
@@ -128,7 +132,7 @@ class Axes:
         seen: Counter[Any] = Counter()
         labels = []
         for owner in owners:
-            labels.append((owner, seen[owner]))
+            labels.append((self._tasks.get(owner, owner), seen[owner]))
             seen[owner] += 1
         return labels
 
@@ -194,15 +198,14 @@ class Axes:
             self._entries[ref] = labels
 
 
-def _owners(model: Any, graph: Graph) -> tuple[Facts, dict[Ref, list[Any]]]:
+def _owners(model: Any, graph: Graph) -> dict[Ref, list[Any]]:
     tasks = getattr(model, "tasks", ())
     if not tasks:
         facts = Facts(graph, serving=False)
-        return facts, {ref: [None] * len(bits) for ref, bits in facts.reaches.items()}
+        return {ref: [None] * len(bits) for ref, bits in facts.reaches.items()}
     outputs = {task.name: outputs_of(graph, task) for task in tasks}
     shared: list[Ref] = []
     if len(tasks) == 1:
         tower = tower_of(graph, outputs[tasks[0].name][0])
         shared = trunk_of_one(graph, tower.inputs[0]) if tower is not None else []
-    own = Own(graph, outputs, tasks[0].name, shared)
-    return own, own.owners
+    return Own(graph, outputs, tasks[0].name, shared).owners

@@ -128,10 +128,11 @@ def grow_vocabularies(
 
 
 def keep_rows(model: keras.Model, old: keras.Model) -> keras.Model:
-    """Lets only the rows train that a model's tables have beyond an old one's.
+    """Of the tables that have grown, lets only the rows train that are new.
 
-    After every step of the optimizer the old rows get their values back, so that they
-    stay the same to the bit. It holds until the model is saved.
+    Other tables and layers train as they do: `freeze` what else should stay. After
+    every step of the optimizer the old rows get their values back, so that they stay
+    the same to the bit. It holds until the model is saved.
 
     Args:
         model: What `grow_vocabularies` made of the old model. It is changed.

@@ -56,13 +56,15 @@ def warm_start(
         model: A built Functional model. Its weights are changed.
         old: A trained one, also loaded or folded. Of weights that Keras saved,
             `old.load_weights(path)` first, on a model of the old architecture.
-        names: Name of a layer to that of the old layer, where they differ.
+        names: Name of a layer to that of the old layer, or of a task to that of the old
+            task, where they differ.
 
     Returns:
         What was taken, resized, new, and left. Print it.
 
     Raises:
-        ValueError: If a name is that of no layer with weights, or nothing matches.
+        ValueError: If a name is that of no task and no layer with weights, or nothing
+            matches.
 
     Example:
         >>> import tfmtl
@@ -74,15 +76,19 @@ def warm_start(
         >>> found.resized
         {'level_1/kernel_1': 0.5, 'level_1/bias_1': 0.5, 'task_gate/kernel': 0.5}
     """
-    new_axes, old_axes = Axes(model), Axes(old)
-    chosen = {name: name for name in new_axes.layers} | dict(names or {})
-    for given, layers in ((names or {}, new_axes), ((names or {}).values(), old_axes)):
-        unknown = sorted(set(given) - set(layers.layers))
-        if unknown:
-            raise ValueError(
-                "`names` should have layers with weights, of the model as keys and of "
-                f"the old one as values. Received: {unknown}"
-            )
+    tasks = {task.name for task in getattr(model, "tasks", ())}
+    renamed = {n: source for n, source in (names or {}).items() if n in tasks}
+    new_axes = Axes(model, renamed)
+    old_axes = Axes(old)
+    chosen = {name: _of_task(name, renamed) for name in new_axes.layers}
+    given = {n: source for n, source in (names or {}).items() if n not in renamed}
+    unknown = [*(set(given) - set(chosen)), *({*given.values()} - {*old_axes.layers})]
+    if unknown:
+        raise ValueError(
+            "`names` should have tasks or layers with weights, of the model as keys "
+            f"and of the old one as values. Received: {unknown}"
+        )
+    chosen |= given
     taken, resized, new, used = [], {}, [], set()
     for name in new_axes.layers:
         source = chosen[name]
@@ -107,6 +113,14 @@ def warm_start(
         )
     left = [name for name in old_axes.layers if name not in used]
     return WarmStart(taken, resized, new, left)
+
+
+def _of_task(layer: str, renamed: Mapping[str, str]) -> str:
+    """The name of the old layer: that of a task starts with the task's name."""
+    for task, source in renamed.items():
+        if layer.startswith(f"{task}_"):
+            return source + layer.removeprefix(task)
+    return layer
 
 
 def _matched(weights: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class Tower(keras.layers.Layer):
             self.head_activation,
             len(self.units),
             dtype=precise(self.dtype_policy),
+            trainable=self.trainable,
             name="head",
         )
         adapt(self._dense_layers(), given)
