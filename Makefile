@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help setup demo test test-backends test-full lint format clean \
 	bench-balancing bench-census bench-fold bench-input bench-layers bench-serving \
-	bench-sparsity
+	bench-sparsity bench-two-stage bench-finetuning
 
 help:
 	@echo "make demo                 train, fold, export and verify on synthetic tasks"
@@ -25,6 +25,8 @@ help:
 	@echo "make bench-input          the input pipeline against the step (DATA=<folders>)"
 	@echo "make bench-layers         the README's figures of stacked layers"
 	@echo "make bench-serving        latency, disk and loading of versions (CENSUS=<folder>)"
+	@echo "make bench-finetuning     added tasks, distillation (CENSUS= and KUAIRAND=<folder>)"
+	@echo "make bench-two-stage      retrieval and ranking in one version (MOVIELENS=<folder>)"
 	@echo "make bench-sparsity       targets against AUC (CENSUS=<folder> KUAIRAND=<folder>)"
 
 setup: $(VENV)/.ready
@@ -83,6 +85,13 @@ bench-sparsity: setup
 	$(RUN) benchmarks/sparsity.py share --census "$(CENSUS)" --kuairand "$(KUAIRAND)"
 	$(RUN) benchmarks/sparsity.py fields --kuairand "$(KUAIRAND)"
 	$(RUN) benchmarks/sparsity.py finetune --census "$(CENSUS)"
+
+bench-finetuning: setup
+	$(RUN) benchmarks/finetuning.py task --kuairand "$(KUAIRAND)"
+	$(RUN) benchmarks/finetuning.py distil --census "$(CENSUS)" --seeds 0 1 2 3 4 5 6 7 8 9
+
+bench-two-stage: setup
+	$(RUN) benchmarks/two_stage.py --movielens "$(MOVIELENS)"
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
