@@ -95,7 +95,7 @@ def grow_vocabularies(
         >>> sex = tfmtl.features.Categorical("sex", vocabulary=("Male", "Female"))
         >>> model = tfmtl.models.shared_bottom([sex], [tfmtl.tasks.Binary("click")])
         >>> grown = tfmtl.finetuning.grow_vocabularies(model, {"sex": ["Other"]})
-        >>> grown.get_layer("sex_lookup").get_vocabulary()[2:]
+        >>> [str(v) for v in grown.get_layer("sex_lookup").get_vocabulary()][2:]
         ['Male', 'Female', 'Other']
     """
     graph = record(model)
