@@ -4,11 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+COLAB_PYTHON ?= python3.12
+COLAB := .venv-colab
 DATA ?=
 OUT ?= runs/demo
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo test test-backends test-full lint format clean \
+.PHONY: help setup demo test test-backends test-colab test-full lint format clean \
 	bench-balancing bench-census bench-fold bench-input bench-layers bench-serving \
 	bench-sparsity bench-two-stage bench-finetuning
 
@@ -17,6 +19,7 @@ help:
 	@echo "make demo DATA=<folder>   the same on files of Census-Income or KuaiRand-Pure"
 	@echo "make test                 unit, reference, conformance and end-to-end tests"
 	@echo "make test-backends        the layers on JAX and PyTorch, against TensorFlow"
+	@echo "make test-colab           notebooks and conformance tests with Colab's versions"
 	@echo "make test-full            the long property runs and data sets"
 	@echo "make lint                 lint, format and type checks"
 	@echo "make bench-balancing      the README's figures of balanced tasks"
@@ -41,6 +44,16 @@ $(VENV)/.backends: $(VENV)/.ready
 	$(RUN) -m pip install --quiet --editable ".[backends]"
 	touch $@
 
+$(COLAB)/.ready: setup.cfg constraints-colab.txt
+	@$(COLAB_PYTHON) -c "import sys; assert sys.version_info[:2] == (3, 12)" || \
+		{ echo "make test-colab needs Python 3.12, as Colab has: COLAB_PYTHON=<path of" \
+		"python3.12>. Received: COLAB_PYTHON=$(COLAB_PYTHON)" >&2; exit 1; }
+	$(COLAB_PYTHON) -m venv $(COLAB)
+	$(COLAB)/bin/python -m pip install --quiet --upgrade pip
+	$(COLAB)/bin/python -m pip install --quiet --constraint constraints-colab.txt \
+		--editable ".[report,keras-rs,serving,tuner,test]"
+	touch $@
+
 demo: setup
 	$(VENV)/bin/tfmtl demo $(if $(DATA),--data "$(DATA)") --out "$(OUT)"
 
@@ -49,6 +62,11 @@ test: setup
 
 test-backends: $(VENV)/.backends
 	$(RUN) -m pytest -m backends tests/conformance
+
+test-colab: $(COLAB)/.ready
+	$(COLAB)/bin/python -m pytest -n auto --dist load tests/integration/test_notebooks.py
+	$(COLAB)/bin/python -m pytest -n auto --dist loadfile -m "not slow and not backends" \
+		tests/conformance
 
 test-full: setup
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
@@ -94,4 +112,4 @@ bench-two-stage: setup
 	$(RUN) benchmarks/two_stage.py --movielens "$(MOVIELENS)"
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(COLAB) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
