@@ -87,6 +87,21 @@ class GatherSlots(keras.layers.Layer):
         layer = GatherSlots(indices, name=self.name, dtype=self.dtype_policy)
         return layer, outputs
 
+    def part(self, outputs: np.ndarray, inputs: np.ndarray) -> keras.layers.Layer:
+        """The selection of `outputs` among the slots given, constants included."""
+        position = {-1: -1, **{int(slot): k for k, slot in enumerate(inputs)}}
+        chosen = [self.indices[k] for k in outputs]
+        selected = [position[k] for k in chosen]
+        layer = GatherSlots(selected, name=self.name, dtype=self.dtype_policy)
+        if self.constants is not None and -1 in chosen:
+            shape = self.constants.shape[1:]
+            layer.build((None, len(inputs), *shape))
+            filled = np.cumsum(np.equal(self.indices, -1)) - 1  # row of each constant
+            rows = [filled[k] for k in outputs if self.indices[k] == -1]
+            constants: Any = layer.constants
+            constants.assign(ops.convert_to_numpy(self.constants)[rows])
+        return layer
+
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
         return {**super().get_config(), "indices": self.indices}

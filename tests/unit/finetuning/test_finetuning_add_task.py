@@ -170,9 +170,9 @@ def test_a_task_with_a_position():
 
 def test_towers_are_like_the_other_or_as_given():
     model = snr(FEATURES, tasks("a", "b"), [(3, 4)], tower={"units": (5, 3)})
-    assert add_task(model, Binary("new")).get_layer("new_tower").units == [5, 3]
+    assert add_task(model, Binary("new")).get_layer("new_tower").units == (5, 3)
     grown = add_task(model, Binary("new"), tower={"units": (7,), "dropout": 0.1})
-    assert grown.get_layer("new_tower").units == [7]
+    assert grown.get_layer("new_tower").units == (7,)
     assert grown.get_layer("new_tower").dropout == 0.1
 
 
