@@ -24,7 +24,7 @@ from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
-from tfmtl.serving.scan import Scan, scan
+from tfmtl.serving.scan import Scan
 from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.side_by_side import SideBySide
 from tfmtl.serving.signatures import set_methods, signatures
@@ -32,14 +32,11 @@ from tfmtl.serving.stateless import read_weights, serving_function
 from tfmtl.serving.tables import TableError, table_errors, with_compact_tables
 from tfmtl.serving.vocabularies import vocabularies_in_files
 from tfmtl.serving.warm_up import MOST_RECORDS, write_warm_up
+from tfmtl.serving.written import ExportError, fit, write
 
 GOLDEN_ROWS = 8
 RANKED_ROWS = 1000
 INPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]*")
-
-
-class ExportError(RuntimeError):
-    """A written SavedModel did not pass the checks before publishing."""
 
 
 class RegressionError(ExportError):
@@ -175,10 +172,7 @@ def export(
     weights = read_weights(model).values()
     with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
         _save(model, folder)
-        found = scan(folder, weights=weights)
-        problems = found.problems + found.repetitions
-        if problems:
-            raise ExportError("The SavedModel is unfit: " + "; ".join(problems))
+        found = fit(folder, weights)
         rows = coerce(rows, read_signature(folder).inputs)
         expected = _answers(model, rows)
         tolerance = rounding(model)
@@ -302,15 +296,8 @@ def _save(model: keras.Model, folder: Path) -> None:
         function, module = serving_function(model)
         found = signatures(model, function)
         functions = {name: signature.function for name, signature in found.items()}
-        try:
-            tf.saved_model.save(module, str(folder), signatures=functions)
-        except AssertionError as error:
-            raise ExportError(
-                "The model reads a variable or table that is none of its own: "
-                f"{str(error)[:500]}"
-            ) from error
+        write(module, folder, functions, "The model")
     set_methods(folder, {name: signature.method for name, signature in found.items()})
-    (folder / "assets").mkdir(exist_ok=True)
 
 
 def _answers(model: keras.Model, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 
 from tfmtl import features, models, tasks
-from tfmtl.serving import CppSessionError, ExportError, export, run_in_cpp_session
+from tfmtl.serving import (
+    CppSessionError,
+    ExportError,
+    export,
+    run_in_cpp_session,
+    written,
+)
 from tfmtl.serving.saved_model import read_signature
 
 export_module = importlib.import_module("tfmtl.serving.export")
@@ -237,12 +243,12 @@ def test_other_answers_in_the_cpp_session_leave_nothing(
 
 
 def test_problem_of_the_scan_leaves_nothing(small_model, tmp_path, monkeypatch):
-    scan = export_module.scan
+    scan = written.scan
 
     def strict(path, weights):
         return dataclasses.replace(scan(path, weights=weights), problems=("bad",))
 
-    monkeypatch.setattr(export_module, "scan", strict)
+    monkeypatch.setattr(written, "scan", strict)
     with pytest.raises(ExportError, match="The SavedModel is unfit: bad"):
         export(small_model, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from tfmtl.folding.rows import made_up_rows
 from tfmtl.interop.tfrs.items import fitting
 from tfmtl.interop.tfrs.two_stage import TwoStage
 from tfmtl.layers.checks import widths
-from tfmtl.serving import Export, ExportError, run_in_cpp_session, scan
+from tfmtl.serving import Export, ExportError, run_in_cpp_session
 from tfmtl.serving.golden import difference, write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
@@ -20,6 +20,7 @@ from tfmtl.serving.saved_model import PathLike
 from tfmtl.serving.stateless import Served, read_weights, serving_function
 from tfmtl.serving.vocabularies import vocabularies_in_files
 from tfmtl.serving.warm_up import write_warm_up
+from tfmtl.serving.written import fit, write
 
 GOLDEN_ROWS, MADE_UP_ROWS = 8, 64
 
@@ -73,10 +74,7 @@ def export_two_stage(
     weights = [*read_weights(stages.ranker).values(), *_arrays(stages)]
     with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
         _save(stages, folder)
-        found = scan(folder, weights=weights)
-        problems = found.problems + found.repetitions
-        if problems:
-            raise ExportError("The SavedModel is unfit: " + "; ".join(problems))
+        found = fit(folder, weights)
         largest = _compare(folder, rows, expected, tolerance)
         write_golden(folder, rows, expected, tolerance)
         write_warm_up(folder, rows, sizes)
@@ -95,14 +93,7 @@ def _save(stages: TwoStage, folder: Path) -> None:
         )
         function = compiled.get_concrete_function(dict(stages.columns))
         module.stages = _read(stages, function)
-        try:
-            tf.saved_model.save(module, str(folder), signatures=function)
-        except AssertionError as error:
-            raise ExportError(
-                "The query tower reads a variable or table that is none of its own: "
-                f"{str(error)[:500]}"
-            ) from error
-    (folder / "assets").mkdir(exist_ok=True)
+        write(module, folder, function, "The query tower")
 
 
 def _read(stages: TwoStage, function: tf.types.experimental.Callable) -> Served:
