@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_selector, number, pairs, positive_int
+from tfmtl.layers.gate_parts import reads_of_selector, smaller_gate
 from tfmtl.layers.precision import precise
 from tfmtl.ops import dselect_k, spread_pairs
 from tfmtl.ops.dselect_k import reachability_penalty, selector_entropy
@@ -160,9 +161,7 @@ class DSelectKGate(keras.layers.Layer):
         """
         reads = np.zeros(self.num_outputs, bool)
         reads[self._choosing] = self.per_example
-        if self._slots is None:
-            return reads[:, None]
-        return reads[:, None] & np.eye(self.num_outputs, self._slots, dtype=bool)
+        return reads[:, None] & self.trained_reads()
 
     def fold(
         self,
@@ -196,24 +195,14 @@ class DSelectKGate(keras.layers.Layer):
 
     def trained_reads(self) -> np.ndarray:
         """Which slots of the selector each output may read."""
-        if self._slots is None:
-            return np.ones((self.num_outputs, 1), bool)
-        return np.eye(self.num_outputs, self._slots, dtype=bool)
+        return reads_of_selector(self.num_outputs, self._slots)
 
     def part(
         self, outputs: np.ndarray, inputs: np.ndarray, columns: np.ndarray
     ) -> keras.layers.Layer:
         """The gates of `outputs`, for the experts of `columns` only, as they train."""
-        smaller = type(self).from_config(
-            {
-                **self.get_config(),
-                "num_outputs": len(outputs),
-                "num_experts": len(columns),
-                "reads": self._pairs[np.ix_(outputs, columns)].tolist(),
-            }
-        )
-        slots = () if self._slots is None else (len(outputs),)
-        smaller.build((None, *slots, self._width))
+        reads = self._pairs[np.ix_(outputs, columns)]
+        smaller = smaller_gate(self, reads, self._slots, self._width)
         numbers = {int(output): k for k, output in enumerate(self._choosing)}
         rows = [numbers[int(k)] for k in outputs if int(k) in numbers]
         digits = pair_index(self._digits)[rows][self._digits[rows]]

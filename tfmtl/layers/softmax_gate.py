@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_selector, mapping, pairs, positive_int, share
+from tfmtl.layers.gate_parts import reads_of_selector, smaller_gate
 from tfmtl.layers.initializers import side_by_side
 from tfmtl.layers.pair_gate import PairGate
 from tfmtl.layers.precision import precise
@@ -158,9 +159,7 @@ class SoftmaxGate(keras.layers.Layer):
         A gate with a single open pair gives it weight 1, whatever the selector.
         """
         chooses = self.open_pairs().sum(axis=1) > 1
-        if self._slots is None:
-            return chooses[:, None]
-        return chooses[:, None] & np.eye(self.num_outputs, self._slots, dtype=bool)
+        return chooses[:, None] & self.trained_reads()
 
     def fold(
         self,
@@ -184,18 +183,14 @@ class SoftmaxGate(keras.layers.Layer):
         if self.bias is not None:
             bias = bias + ops.convert_to_numpy(self.bias)[pair]
         use_bias = self.use_bias or bool(bias.any())
-        smaller = type(self).from_config(
-            {
-                **self.get_config(),
-                "num_outputs": len(outputs),
-                "num_experts": len(columns),
-                "reads": reads.tolist(),
-                "use_bias": use_bias,
-                "hard_concrete": None,
-            }
+        smaller = smaller_gate(
+            self,
+            reads,
+            self._slots,
+            self._width,
+            use_bias=use_bias,
+            hard_concrete=None,
         )
-        slots = () if self._slots is None else (len(outputs),)
-        smaller.build((None, *slots, self._width))
         if smaller.kernel is not None:
             kernel = ops.convert_to_numpy(self.kernel)[:, pair]
             smaller.set_weights([kernel, *([bias] if use_bias else [])])
@@ -207,27 +202,15 @@ class SoftmaxGate(keras.layers.Layer):
 
     def trained_reads(self) -> np.ndarray:
         """Which slots of the selector each gate may read."""
-        if self._slots is None:
-            return np.ones((self.num_outputs, 1), bool)
-        return np.eye(self.num_outputs, self._slots, dtype=bool)
+        return reads_of_selector(self.num_outputs, self._slots)
 
     def part(
         self, outputs: np.ndarray, inputs: np.ndarray, columns: np.ndarray
     ) -> keras.layers.Layer:
         """The gates of `outputs`, for the experts of `columns` only, as they train."""
         block = np.ix_(outputs, columns)
-        kept = self._free[block]
-        smaller = type(self).from_config(
-            {
-                **self.get_config(),
-                "num_outputs": len(outputs),
-                "num_experts": len(columns),
-                "reads": self._pairs[block].tolist(),
-            }
-        )
-        slots = () if self._slots is None else (len(outputs),)
-        smaller.build((None, *slots, self._width))
-        pair = pair_index(self._free)[block][kept]
+        smaller = smaller_gate(self, self._pairs[block], self._slots, self._width)
+        pair = pair_index(self._free)[block][self._free[block]]
         if smaller.kernel is not None:
             smaller.kernel.assign(ops.convert_to_numpy(self.kernel)[:, pair])
         if smaller.bias is not None:
