@@ -104,12 +104,12 @@ def freeze(
             "Either names of groups or `but` should be given. "
             f"Received: {list(names)}, but={but}"
         )
-    chosen = _chosen(model, names if but is None else but)
-    frozen = set(chosen)
-    if but is not None:
-        frozen = {id(weight) for weight in model.weights} - frozen
-        _set_trainable(model, set(chosen), True)
-    _set_trainable(model, frozen, False)
+    chosen = _ids(*_chosen(model, names if but is None else but))
+    if but is None:
+        _set_trainable(model, chosen, False)
+    else:
+        _set_trainable(model, chosen, True)
+        _set_trainable(model, _ids(model.weights) - chosen, False)
     return model
 
 
@@ -135,8 +135,8 @@ def unfreeze(model: keras.Model, *names: str) -> keras.Model:
         >>> sorted({weight.path.split("/")[0] for weight in model.trainable_weights})
         ['click_tower']
     """
-    chosen = _chosen(model, names) if names else {id(w): w for w in model.weights}
-    _set_trainable(model, set(chosen), True)
+    chosen = _chosen(model, names) if names else [model.weights]
+    _set_trainable(model, _ids(*chosen), True)
     return model
 
 
@@ -169,9 +169,8 @@ def learning_rates(
         3
     """
     paths: dict[str, str] = {}
-    for name in rates:
-        for weight in _chosen(model, [name]).values():
-            paths[weight.path] = name
+    for name, weights in zip(rates, _chosen(model, [*rates]), strict=True):
+        paths |= {weight.path: name for weight in weights}
     given = {}
     for name, rate in rates.items():
         own = [re.escape(path) for path, group in paths.items() if group == name]
@@ -210,34 +209,37 @@ def _outputs_of_tasks(model: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _chosen(model: Any, names: Sequence[str]) -> dict[int, Any]:
-    """Weights of groups or layers."""
+def _chosen(model: Any, names: Sequence[str]) -> list[list[Any]]:
+    """The weights of each group or layer."""
     if isinstance(names, str):
         names = [names]
-    known = groups(model)
-    layers = {call.operation.name: call.operation for call in record(model).calls}
-    chosen: dict[int, Any] = {}
+    found = groups(model)
+    known = {layer.name: getattr(layer, "weights", []) for layer in _layers(model)}
+    known |= found
     for name in names:
-        if name not in known and name not in layers:
+        if name not in known:
             raise ValueError(
-                f"Groups should be among {list(known)}, or names of layers. "
+                f"Groups should be among {[*found]}, or names of layers. "
                 f"Received: {name!r}"
             )
-        layer: Any = layers.get(name)
-        found = known[name] if name in known else getattr(layer, "weights", [])
-        chosen |= {id(weight): weight for weight in found}
-    return chosen
+    return [known[name] for name in names]
+
+
+def _ids(*weights: Sequence[Any]) -> set[int]:
+    return {id(weight) for several in weights for weight in several}
+
+
+def _layers(model: keras.Model) -> list[Any]:
+    """Layers and operations, those of models inside included."""
+    return [call.operation for call in record(model).calls]
 
 
 def _set_trainable(model: keras.Model, chosen: set[int], trainable: bool) -> None:
-    for call in record(model).calls:
-        layer: Any = call.operation
-        if not getattr(layer, "weights", ()):
-            continue
-        own = {id(weight) for weight in layer.weights}
-        if own <= chosen:
+    for layer in _layers(model):
+        own = _ids(getattr(layer, "weights", ()))
+        if own and own <= chosen:
             layer.trainable = trainable
         elif own & chosen:
-            parts = [weight for weight in layer.weights if id(weight) in chosen]
-            for weight in parts:
-                weight.trainable = trainable
+            for weight in layer.weights:
+                if id(weight) in chosen:
+                    weight.trainable = trainable
