@@ -1,19 +1,17 @@
 """Learning vocabularies and statistics from training data."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfmtl.features.columns import check_columns
+from tfmtl.features.batches import checked_batches, num_batches
 from tfmtl.features.encoder import Encoder
 from tfmtl.features.specs import Cross, Feature
 from tfmtl.features.specs.checks import check_tables
 from tfmtl.features.specs.looked_up import LookedUp
-
-_ROWS = 1 << 16  # of arrays that are read at once
 
 
 def adapt(
@@ -82,58 +80,18 @@ def _key(feature: Feature) -> Any:
 
 def _read(reading: list[tuple[Any, Any]], data: Any, verbose: int | None) -> None:
     features = [feature for feature, _ in reading]
-    arrays = isinstance(data, Mapping)
     if verbose is None:
-        verbose = 0 if arrays else 1
-    progress = keras.utils.Progbar(_steps(data), verbose=verbose, unit_name="batch")
+        verbose = 0 if isinstance(data, Mapping) else 1
+    steps = num_batches(data)
+    progress = keras.utils.Progbar(steps, verbose=verbose, unit_name="batch")
     seen = 0
-    for batch in _batches(features, data) if arrays else map(_columns, data):
-        check_columns(features, batch, ragged=True)
+    for batch in checked_batches(features, data, ragged=True):
         for feature, learner in reading:
             feature.read(learner, _array(feature, batch[feature.name]))
         progress.add(1)
         seen += 1
     if not seen:
         raise ValueError("`data` should hold one or more rows. Received: none")
-
-
-def _steps(data: Any) -> int | None:
-    """Number of batches, where it is known before."""
-    if not hasattr(data, "cardinality"):
-        return None
-    count = int(data.cardinality())
-    if count == -1:  # tf.data.INFINITE_CARDINALITY
-        raise ValueError(
-            "`data` should be finite: use `take`. Received: an infinite dataset"
-        )
-    return count if count >= 0 else None
-
-
-def _batches(features: list[Any], data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    check_columns(features, data, ragged=True)
-    columns = {feature.name: data[feature.name] for feature in features}
-    rows = {name: _rows(column) for name, column in columns.items()}
-    if len(set(rows.values())) > 1:
-        raise ValueError(
-            f"`data` should have as many rows in every column. Received: rows={rows}"
-        )
-    for start in range(0, max(rows.values()), _ROWS):
-        yield {name: c[start : start + _ROWS] for name, c in columns.items()}
-
-
-def _rows(column: Any) -> int:
-    return column.shape[0] if hasattr(column, "shape") else len(column)
-
-
-def _columns(batch: Any) -> Mapping[str, Any]:
-    """The columns of a batch, which may come with labels."""
-    columns = batch[0] if isinstance(batch, tuple) and batch else batch
-    if not isinstance(columns, Mapping):
-        raise ValueError(
-            "`data` should have dicts of columns, or tuples that start with one. "
-            f"Received: {type(columns).__name__}"
-        )
-    return columns
 
 
 def _array(feature: Any, column: Any) -> np.ndarray:

@@ -45,7 +45,7 @@ class Axes:
         self._graph = record(model)
         self._tasks = tasks or {}
         self._owners = _owners(model, self._graph)
-        self._makers = {ref: call for call in self._graph.calls for ref in call.results}
+        self._makers = self._graph.makers()
         self._entries: dict[Ref, Labels | None] = {}
         if isinstance(self._graph.inputs, dict):
             for name, ref in self._graph.inputs.items():

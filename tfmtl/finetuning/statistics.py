@@ -2,21 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from tfmtl.features.columns import check_columns
+from tfmtl.features.batches import checked_batches
 from tfmtl.features.specs import Numeric
 from tfmtl.finetuning.affine import Map, layers_behind
-from tfmtl.folding.facts import Facts
+from tfmtl.finetuning.trained import with_operations
 from tfmtl.folding.graph import Graph, Ref, record
-from tfmtl.folding.rebuild import Builder
 from tfmtl.layers import Standardize
-
-_ROWS = 1 << 16  # of arrays that are read at once
 
 
 class ColumnDrift(NamedTuple):
@@ -168,12 +165,7 @@ def readapt(
             maps[result] = Map(*(part.reshape(shape) for part in moved))
     if keep_scores:
         new |= layers_behind(graph, maps)
-    calls = [
-        replace(call, operation=new.get(id(call.operation), call.operation))
-        for call in graph.calls
-    ]
-    facts = Facts(replace(graph, calls=calls), prune=False, serving=False)
-    return Builder(facts, model).build()
+    return with_operations(model, graph, new)
 
 
 def _restated(learned: list[_Learned], keep_missing: bool) -> tuple[Standardize, Map]:
@@ -217,7 +209,7 @@ def _learn(graph: Graph, data: Any, columns: Sequence[str] | None) -> list[_Lear
         feature = Numeric(column, log, len(places), clip, missing=missing)
         readers.append((feature, feature.learner(), [value for _, value in places]))
     inputs = {name: graph.inputs[name] for name in chosen}
-    for batch in _batches(inputs, data):
+    for batch in checked_batches(inputs, data):
         for feature, learner, values in readers:
             rows = np.asarray(batch[feature.name])
             rows = rows.reshape(len(rows), -1)
@@ -249,20 +241,3 @@ def _values(graph: Graph) -> Iterator[tuple[Standardize, int, str, int]]:
                 if ref in names:
                     yield layer, position, names[ref], value
                 position += 1
-
-
-def _batches(inputs: Mapping[str, Ref], data: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(data, Mapping):
-        check_columns(inputs, data)
-        arrays = {name: np.asarray(data[name]) for name in inputs}
-        for start in range(0, max(map(len, arrays.values())), _ROWS):
-            yield {name: rows[start : start + _ROWS] for name, rows in arrays.items()}
-        return
-    if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
-        raise ValueError(
-            "`data` should be finite: use `take`. Received: an infinite dataset"
-        )
-    for batch in data:
-        columns = batch[0] if isinstance(batch, tuple) else batch
-        check_columns(inputs, columns)
-        yield columns

@@ -18,7 +18,7 @@ def outputs_of(graph: Graph, task: Task) -> list[Ref]:
 
 def tower_of(graph: Graph, output: Ref) -> Call | None:
     """The call of the tower nearest before an output."""
-    makers = {ref: call for call in graph.calls for ref in call.results}
+    makers = graph.makers()
     waiting = deque([output])
     while waiting:
         call = makers.get(waiting.popleft())
@@ -30,7 +30,7 @@ def tower_of(graph: Graph, output: Ref) -> Call | None:
 
 def trunk_of_one(graph: Graph, stream: Ref) -> list[Ref]:
     """What the last mixture or routing before a stream reads, or the stream itself."""
-    makers = {ref: call for call in graph.calls for ref in call.results}
+    makers = graph.makers()
     ref = stream
     while (call := makers.get(ref)) is not None:
         if isinstance(call.operation, MixtureLayer):

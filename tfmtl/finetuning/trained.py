@@ -1,12 +1,13 @@
 """A model as it trains, taken apart and put together again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from tfmtl.folding.facts import Facts
-from tfmtl.folding.graph import Call, Ref, record
+from tfmtl.folding.graph import Call, Graph, Ref, record
 from tfmtl.folding.rebuild import Builder
 
 
@@ -44,3 +45,17 @@ def copied(model: keras.Model) -> Trimmer:
         ValueError: If the model is not Functional or Sequential.
     """
     return Trimmer(Facts(record(model), prune=False, serving=False), model)
+
+
+def with_operations(
+    model: keras.Model, graph: Graph, others: Mapping[int, keras.Operation]
+) -> keras.Model:
+    """A copy of a model, as it trains, with other operations in some places.
+
+    Args:
+        model: The model.
+        graph: What was recorded of it.
+        others: New operations by `id` of those whose place they take.
+    """
+    facts = Facts(graph.with_operations(others), prune=False, serving=False)
+    return Builder(facts, model).build()

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.features.batches import batches
 from tfmtl.features.learning.counts import Counts
 from tfmtl.finetuning.rows import known_values, lookups, tables
-from tfmtl.folding.facts import Facts
+from tfmtl.finetuning.trained import with_operations
 from tfmtl.folding.graph import record
-from tfmtl.folding.rebuild import Builder
 
 _FILE = "vocabulary.txt"  # the name that Keras gives an asset
 
@@ -52,8 +51,7 @@ def new_values(
         text = isinstance(call.operation, keras.layers.StringLookup)
         name = first.setdefault(id(call.operation), column)
         counts.setdefault(name, Counts(name, str if text else int))
-    for batch in [data] if isinstance(data, Mapping) else data:
-        columns: Any = batch[0] if isinstance(batch, tuple) else batch
+    for columns in batches(data):
         for column, call in found.items():
             if column in columns:
                 values = columns[column]
@@ -119,12 +117,7 @@ def grow_vocabularies(
                 unknown.setdefault(id(layer), {})[field] = row
     for key, layer in layers.items():
         grown[key] = _grown_table(layer, added[key], unknown[key])
-    calls = [
-        replace(call, operation=grown.get(id(call.operation), call.operation))
-        for call in graph.calls
-    ]
-    facts = Facts(replace(graph, calls=calls), prune=False, serving=False)
-    return Builder(facts, model).build()
+    return with_operations(model, graph, grown)
 
 
 def keep_rows(model: keras.Model, old: keras.Model) -> keras.Model:

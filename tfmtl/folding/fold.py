@@ -202,10 +202,7 @@ def with_layers(
         >>> [type(layer).__name__ for layer in copy.layers]
         ['InputLayer', 'Identity']
     """
-    graph, other = record(model), {}
-    for call in graph.calls:
-        key = id(call.operation)
-        if key not in other:
-            other[key] = replacement(call.operation)
-    calls = [replace(call, operation=other[id(call.operation)]) for call in graph.calls]
-    return rebuild(model, Facts(replace(graph, calls=calls), prune=False))
+    graph = record(model)
+    operations = {id(call.operation): call.operation for call in graph.calls}
+    others = {key: replacement(operation) for key, operation in operations.items()}
+    return rebuild(model, Facts(graph.with_operations(others), prune=False))

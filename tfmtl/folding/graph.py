@@ -75,9 +75,21 @@ class Graph:
         """The calls that read a tensor."""
         return [call for call in self.calls if ref in call.inputs]
 
+    def makers(self) -> dict[Ref, Call]:
+        """The call that gives each tensor, of those that are no inputs."""
+        return {ref: call for call in self.calls for ref in call.results}
+
     def is_output(self, ref: Ref) -> bool:
         """Whether a tensor is an output of the model."""
         return ref in _leaves(self.outputs)
+
+    def with_operations(self, others: Mapping[int, keras.Operation]) -> "Graph":
+        """The graph with other operations, by `id` of those whose place they take."""
+        calls = [
+            replace(call, operation=others.get(id(call.operation), call.operation))
+            for call in self.calls
+        ]
+        return replace(self, calls=calls)
 
     def with_calls(self, calls: list[Call], refs: Mapping[Ref, Ref]) -> "Graph":
         """The graph of other calls, with other tensors in some tensors' places."""

@@ -62,11 +62,8 @@ class Builder:
         self._apart: dict[Ref, dict[int, Any]] = {}
         self._copies: dict[int, keras.Operation] = {}
         self.names = {tensor.name for tensor in keras.tree.flatten(self.inputs)}
-        self._producer = {
-            ref: call.operation.name
-            for call in facts.graph.calls
-            for ref in call.results
-        }
+        makers = facts.graph.makers()
+        self._producer = {ref: call.operation.name for ref, call in makers.items()}
 
     def build(self) -> keras.Model:
         """Makes every call that something kept needs, and the model."""
