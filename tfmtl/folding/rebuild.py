@@ -1,5 +1,6 @@
 """The smaller model, built from what is kept."""
 
+import re
 import tempfile
 from typing import Any
 
@@ -10,6 +11,8 @@ from tfmtl.folding import stock
 from tfmtl.folding.facts import Facts, training_only_inputs
 from tfmtl.folding.graph import Call, Ref, as_functional
 from tfmtl.layers import BroadcastConstant, GatherSlots
+
+_UNNAMED = re.compile(r"^variable_\d+$")  # Keras counts weights without a name
 
 
 def rebuild(
@@ -308,8 +311,11 @@ def _copy_state(operation: Any, copy: Any) -> None:
 
 def _check_weights(operation: keras.layers.Layer, copy: keras.layers.Layer) -> None:
     found, expected = (
-        [(weight.name, weight.shape) for weight in layer.weights]
-        for layer in (operation, copy)
+        [
+            (_UNNAMED.sub("variable", weight.name), weight.shape)
+            for weight in each.weights
+        ]
+        for each in (operation, copy)
     )
     if found != expected:
         raise ValueError(

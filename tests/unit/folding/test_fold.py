@@ -27,6 +27,17 @@ from tfmtl.sparsity import gates
 
 
 @keras.saving.register_keras_serializable(package="test")
+class Scale(keras.layers.Layer):
+    """One weight without a name of its own."""
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=input_shape[1:], initializer="normal")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+@keras.saving.register_keras_serializable(package="test")
 class AlwaysNoisy(keras.layers.Layer):
     """Breaks a promise: its output is random in inference too."""
 
@@ -401,6 +412,13 @@ def test_a_user_layer_between_stays_and_reads_everything():
     assert_same(model, folded)
     assert folded.get_layer("level_1").num_experts == 1
     assert folded.get_layer("first").num_outputs == 2  # the third is a constant
+
+
+def test_weights_without_names_are_told_apart_by_their_places():
+    inputs = keras.Input((4,), name="x")
+    outputs = {"y": Tower((), name="tower")(Scale()(Scale()(inputs)))}
+    model = keras.Model({"x": inputs}, outputs)
+    assert_same(model, fold(model))
 
 
 def test_a_pruned_layer_reads_slots_in_the_order_it_is_given():
