@@ -176,8 +176,9 @@ def test_gradient_reaches_every_element(entry):
 def test_trainable_switches_every_weight(entry):
     model = entry.model()
     model.trainable = False
-    assert not model.trainable_weights
-    assert not model.losses
+    for frozen in (model, keras.Model.from_config(model.get_config())):
+        assert not frozen.trainable_weights
+        assert not frozen.losses
 
 
 @each_layer

@@ -68,7 +68,10 @@ class FieldGate(keras.layers.Layer):
                 f"Received: shape={tuple(input_shape)}"
             )
         self.gate = HardConcreteGate(
-            (slots,), dtype=self.dtype_policy, name="gate", **self.hard_concrete
+            (slots,),
+            dtype=self.dtype_policy,
+            name="gate",
+            **{"trainable": self.trainable, **self.hard_concrete},
         )
         self.gate.build()
         self.built = True

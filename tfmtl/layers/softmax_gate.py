@@ -127,7 +127,7 @@ class SoftmaxGate(keras.layers.Layer):
                 self._free[counts > 0].tolist(),
                 dtype=self._precision,
                 name="gate",
-                **self.hard_concrete,
+                **{"trainable": self.trainable, **self.hard_concrete},
             )
             self.gate.build()
         self.built = True

@@ -107,7 +107,7 @@ class SubNetworkRouting(keras.layers.Layer):
             (self.num_outputs, slots),
             dtype=self.dtype_policy,
             name="gate",
-            **self.hard_concrete,
+            **{"trainable": self.trainable, **self.hard_concrete},
         )
         self.gate.build()
         self.kernel = None
