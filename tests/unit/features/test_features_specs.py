@@ -35,6 +35,15 @@ def test_numeric_refuses_bounds(clip):
     )
 
 
+@pytest.mark.parametrize("known", [0.0, (0.0,), (0.0, 1.0, 2.0)])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_numeric_refuses_statistics_of_another_width(name, known):
+    assert refused(Numeric, width=2, **{name: known}) == (
+        f"`{name}` should be a tuple of one number per value, 2. "
+        f"Received: {name}={known!r}"
+    )
+
+
 @pytest.mark.parametrize(
     "make, arguments, name",
     [

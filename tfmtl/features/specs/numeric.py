@@ -32,7 +32,8 @@ class Numeric:
         missing: A number that stands for a missing value, beside NaN, such as -1.
 
     Raises:
-        ValueError: If the width is not positive or the bounds are in disorder.
+        ValueError: If the width is not positive, the bounds are in disorder, or there
+            are not as many means and standard deviations as values.
 
     Example:
         >>> import numpy as np, tfmtl
@@ -62,6 +63,13 @@ class Numeric:
                 "`clip` should be a lower and a greater upper bound, either of which "
                 f"may be None. Received: clip={self.clip!r}"
             )
+        for name in ("mean", "std"):
+            known = getattr(self, name)
+            if known is not None and np.shape(known) != (self.width,):
+                raise ValueError(
+                    f"`{name}` should be a tuple of one number per value, "
+                    f"{self.width}. Received: {name}={known!r}"
+                )
 
     @property
     def is_adapted(self) -> bool:
