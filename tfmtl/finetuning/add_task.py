@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from tfmtl.finetuning.branch import Branch
+from tfmtl.finetuning.groups import weights_of
 from tfmtl.finetuning.own import Own
 from tfmtl.finetuning.towers import outputs_of, tower_of, trunk_of_one
 from tfmtl.finetuning.trained import copied
@@ -26,6 +27,7 @@ def add_task(
     tower: Arguments | None = None,
     shared: Sequence[str] | None = None,
     reads: str | None = None,
+    own: Sequence[str] = (),
 ) -> MultiTaskModel:
     """A trained model with one more task.
 
@@ -50,6 +52,11 @@ def add_task(
             reads, or else its tower.
         reads: Name of the layer, of a single output, that takes the place of what the
             other task's tower reads. Needed where that task has no `Tower`.
+        own: Groups, see `groups`, or names of layers, that the new task gets copies of,
+            with all that is between them and its tower. What was shared starts as it
+            was trained, what was the other task's own starts anew. For a task that the
+            trunk knows too little of, `own=["embeddings"]`, at the price of a second
+            network in the model. Defaults to none.
 
     Returns:
         A new model, not compiled, that holds copies of the layers.
@@ -95,6 +102,12 @@ def add_task(
     else:
         kept = [] if len(tasks) > 1 else trunk_of_one(graph, stream)
     facts = Own(graph, outputs, like, kept)
+    _take(facts, model, [own] if isinstance(own, str) else own, stream)
+    if shared is not None and any(facts.own[ref].any() for ref in kept):
+        raise ValueError(
+            "`shared` should not name what comes after layers of `own`. "
+            f"Received: shared={[*shared]}, own={own!r}"
+        )
     grown = Branch(facts, trunk, task.name).grow(stream)
     found: dict[str, Any] = dict(copy.output)
     inputs = dict(copy.input)
@@ -123,6 +136,32 @@ def _known_tasks(model: Any, task: Any) -> tuple[Task, ...]:
             f"{[*model.output]}, do not have. Received: {sorted(taken)}"
         )
     return tasks
+
+
+def _take(facts: Own, model: Any, names: Sequence[str], stream: Ref) -> None:
+    of_names = [
+        _results(facts.graph, name, weights)
+        for name, weights in zip(names, weights_of(model, names), strict=True)
+    ]
+    before = dict(facts.own)
+    facts.take([ref for refs in of_names for ref in refs], stream)
+    for name, refs in zip(names, of_names, strict=True):
+        if not any((facts.own[ref] & ~before[ref]).any() for ref in refs):
+            raise ValueError(
+                "`own` should name what several tasks share and the new tower depends "
+                f"on. Received: own={[*names]}, of which {name!r} is not"
+            )
+
+
+def _results(graph: Graph, name: str, weights: Sequence[Any]) -> list[Ref]:
+    """What a layer gives, or the layers that hold some of the weights."""
+    group = {id(weight) for weight in weights}
+    found = []
+    for call in graph.calls:
+        held = {id(weight) for weight in getattr(call.operation, "weights", ())}
+        if call.operation.name == name or held & group:
+            found += call.results
+    return found
 
 
 def _result(graph: Graph, name: str, argument: str) -> Ref:

@@ -10,6 +10,7 @@ from tfmtl.finetuning.own import Own
 from tfmtl.finetuning.trained import Trimmer
 from tfmtl.folding import stock
 from tfmtl.folding.graph import Call, Ref
+from tfmtl.folding.rebuild import check_weights
 from tfmtl.layers import BroadcastConstant, GatherSlots
 from tfmtl.layers.initializers import copy_of
 
@@ -17,8 +18,8 @@ from tfmtl.layers.initializers import copy_of
 class Branch(Trimmer):
     """The calls of a task's own slots once more, beside a copy of the model.
 
-    Layers are new, with weights of their own; what is not the task's own is read from
-    the copy.
+    Layers are new, with weights of their own, which are those of the model where the
+    task took a layer that it shared; what is not the task's own is read from the copy.
 
     Args:
         facts: The slots of the model, with those of the task.
@@ -55,16 +56,27 @@ class Branch(Trimmer):
             given = call.args[0]
             several = isinstance(given, list | tuple)
             layer.build([ref.shape for ref in given] if several else given.shape)
+            self._start(layer, call.operation)
         return self.part(call, layer, outputs, inputs, *columns)
 
     def call_operation(self, operation: Any, args: Any, kwargs: Any) -> list[Any]:
         """Calls a new operation like this one, which has one."""
         if not _learns(operation):  # the same, vocabularies included
             return super().call_operation(operation, args, kwargs)
-        if id(operation) not in self._branches:
-            name = self._unique(self.name_of(operation))
-            self._branches[id(operation)] = _fresh(operation, name)
-        return keras.tree.flatten(self._branches[id(operation)](*args, **kwargs))
+        layer: Any = self._branches.get(id(operation))
+        if layer is not None:
+            return keras.tree.flatten(layer(*args, **kwargs))
+        layer = _fresh(operation, self._unique(self.name_of(operation)))
+        self._branches[id(operation)] = layer
+        outputs = keras.tree.flatten(layer(*args, **kwargs))
+        self._start(layer, operation)
+        return outputs
+
+    def _start(self, layer: Any, old: Any) -> None:
+        """Gives a new layer the weights of a shared one that the task took."""
+        if id(old) in self._own.taken:
+            check_weights(old, layer)
+            layer.set_weights(old.get_weights())
 
     def name_of(self, operation: keras.Operation) -> str:
         """The name of a new operation, unless it is taken."""

@@ -104,7 +104,7 @@ def freeze(
             "Either names of groups or `but` should be given. "
             f"Received: {list(names)}, but={but}"
         )
-    chosen = _ids(*_chosen(model, names if but is None else but))
+    chosen = _ids(*weights_of(model, names if but is None else but))
     if but is None:
         _set_trainable(model, chosen, False)
     else:
@@ -135,7 +135,7 @@ def unfreeze(model: keras.Model, *names: str) -> keras.Model:
         >>> sorted({weight.path.split("/")[0] for weight in model.trainable_weights})
         ['click_tower']
     """
-    chosen = _chosen(model, names) if names else [model.weights]
+    chosen = weights_of(model, names) if names else [model.weights]
     _set_trainable(model, _ids(*chosen), True)
     return model
 
@@ -169,7 +169,7 @@ def learning_rates(
         3
     """
     paths: dict[str, str] = {}
-    for name, weights in zip(rates, _chosen(model, [*rates]), strict=True):
+    for name, weights in zip(rates, weights_of(model, [*rates]), strict=True):
         paths |= {weight.path: name for weight in weights}
     given = {}
     for name, rate in rates.items():
@@ -209,8 +209,12 @@ def _outputs_of_tasks(model: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _chosen(model: Any, names: Sequence[str]) -> list[list[Any]]:
-    """The weights of each group or layer."""
+def weights_of(model: Any, names: Sequence[str]) -> list[list[Any]]:
+    """The weights of each group or layer.
+
+    Raises:
+        ValueError: If a name is that of no group and no layer.
+    """
     if isinstance(names, str):
         names = [names]
     found = groups(model)

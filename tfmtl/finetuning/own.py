@@ -6,6 +6,7 @@ import numpy as np
 
 from tfmtl.folding.facts import Facts
 from tfmtl.folding.graph import Graph, Ref
+from tfmtl.folding.protocol import MixtureLayer
 
 
 class Own(Facts):
@@ -28,6 +29,7 @@ class Own(Facts):
 
     Attributes:
         own: Bits: which slots are the task's own.
+        taken: `id`s of operations that hold slots which `take` made the task's own.
         owners: The name of the task that each slot is the own of, or `None`.
     """
 
@@ -74,13 +76,50 @@ class Own(Facts):
         }
         task = list(tasks).index(like)
         self.own = {ref: bits[:, task] for ref, bits in found.items()}
+        self.taken: set[int] = set()
+
+    def take(self, refs: Iterable[Ref], stream: Ref) -> None:
+        """Makes tensors the task's own, and all between them and a stream."""
+        edges = [
+            (ref, read, rule.reads(call, self.slots, output, position))
+            for call, rule in zip(self.graph.calls, self.rules, strict=True)
+            for output, ref in enumerate(call.results)
+            for position, read in enumerate(call.inputs)
+        ]
+        after = {ref: np.zeros_like(bits) for ref, bits in self.own.items()}
+        before = {ref: np.zeros_like(bits) for ref, bits in self.own.items()}
+        for ref in refs:
+            after[ref][:] = True
+        before[stream][:] = True
+        for ref, read, reads in edges:
+            after[ref] |= reads @ after[read]
+        for ref, read, reads in reversed(edges):
+            before[read] |= reads.T @ before[ref]
+        for call in self.graph.calls:
+            for ref in call.results:
+                between = after[ref] & before[ref]
+                if (between & ~self.own[ref]).any():
+                    self.taken.add(id(call.operation))
+                self.own[ref] = self.own[ref] | between
 
     def kept(self, ref: Ref) -> list[int]:
         """The slots that are the task's own."""
         return np.flatnonzero(self.own[ref]).tolist()
 
     def columns(self, ref: Ref) -> list[int]:
-        """Experts that the task's own rows of a gate weigh."""
-        if ref not in self.pairs:
+        """Experts that the task's own rows of a gate weigh.
+
+        All of them where the task reads rows that are not its own.
+        """
+        rows, pairs = self.own[ref], self.pairs.get(ref)
+        if pairs is None or (self._weighed(ref) & ~rows).any():
             return list(range(ref.shape[2] or 0))
-        return np.flatnonzero(self.pairs[ref][self.own[ref]].any(axis=0)).tolist()
+        return np.flatnonzero(pairs[rows].any(axis=0)).tolist()
+
+    def _weighed(self, ref: Ref) -> np.ndarray:
+        """Bits: rows of a gate by which the task's own slots of mixtures weigh."""
+        found = np.zeros_like(self.own[ref])
+        for call in self.graph.calls:
+            if isinstance(call.operation, MixtureLayer) and ref in call.inputs[1:]:
+                found |= self.own[call.results[0]]
+        return found

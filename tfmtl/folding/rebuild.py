@@ -298,7 +298,7 @@ def _copy(operation: keras.Operation, name: str) -> keras.Operation:
 def _copy_state(operation: Any, copy: Any) -> None:
     if not isinstance(operation, keras.layers.Layer):
         return
-    _check_weights(operation, copy)
+    check_weights(operation, copy)
     copy.trainable = operation.trainable
     for old, new in zip(operation.weights, copy.weights, strict=True):
         new.trainable = old.trainable
@@ -309,7 +309,8 @@ def _copy_state(operation: Any, copy: Any) -> None:
             copy.load_assets(folder)
 
 
-def _check_weights(operation: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+def check_weights(operation: keras.layers.Layer, copy: keras.layers.Layer) -> None:
+    """Refuses a copy whose weights are not those of the layer, one by one."""
     found, expected = (
         [
             (_UNNAMED.sub("variable", weight.name), weight.shape)

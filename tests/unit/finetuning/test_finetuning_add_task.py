@@ -242,6 +242,12 @@ def test_saved_loaded_and_grown_again(tmp_path):
         ({"shared": ["level_9"]}, r"`shared` should name a layer .*'level_9', no such"),
         ({"reads": "level_9"}, r"`reads` should name a layer .*'level_9', no such"),
         ({"task": Binary("c", after="z")}, "should come after a binary task"),
+        ({"own": ["tables"]}, r"Groups should be among .* Received: 'tables'"),
+        ({"own": ["towers"]}, r"`own` should name what several .* 'towers' is not"),
+        (
+            {"own": ["embeddings"], "shared": ["level_1"]},
+            r"`shared` should not name what comes after .* shared=\['level_1'\], own=",
+        ),
     ],
 )
 def test_errors(arguments, message):
@@ -255,3 +261,68 @@ def test_a_model_without_tasks():
     model = keras.Model({"x": inputs}, {"a": keras.layers.Dense(1)(inputs)})
     with pytest.raises(ValueError, match=r"MultiTaskModel\(model.input, model.output"):
         add_task(model, Binary("new"))
+
+
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r != "single_task"])
+def test_copies_of_what_is_shared_train_for_the_new_task_alone(recipe, tmp_path):
+    model = network(recipe, "a", "ab")
+    rows = rows_of(model)
+    before = outputs(model, rows)
+    grown = freeze(add_task(model, Binary("new"), own=["embeddings"]), but=["new"])
+    new = new_layers(model, grown)
+    assert {*OWN[recipe], "new_embedding_4", "new_tower"} <= {*new}
+    assert {w.path.split("/")[0] for w in grown.trainable_weights} == {*new}
+    table, copy = model.get_layer("embedding_4"), grown.get_layer("new_embedding_4")
+    np.testing.assert_array_equal(*table.get_weights(), *copy.get_weights())
+    grown.compile(keras.optimizers.Adam(0.05))
+    labels = np.arange(len(before["a"])) % 2
+    grown.fit(rows, {"new": labels.astype("f4")}, epochs=3, verbose=0)
+    assert not np.array_equal(*table.get_weights(), *copy.get_weights())
+    after = outputs(grown, rows)
+    assert same(before, after, before)
+    folded = outputs(fold(grown), rows)
+    np.testing.assert_allclose(folded["new"], after["new"], 1e-5, 1e-6)
+    grown.save(tmp_path / "grown.keras")
+    loaded = keras.saving.load_model(tmp_path / "grown.keras")
+    assert same(after, outputs(loaded, rows))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 5, 6, 7, 8])  # in 3 nothing is shared
+def test_random_models_give_copies(seed):
+    model = random_model(seed)
+    rows = rows_of(model)
+    before = outputs(model, rows)
+    like = model.tasks[-1].name
+    grown = add_task(model, Binary("new"), like, own=["experts"])
+    after = outputs(grown, rows)
+    assert same(before, after, before)
+    folded = outputs(fold(grown), rows)
+    np.testing.assert_allclose(folded["new"], after["new"], 2e-5, 2e-5)
+
+
+@pytest.mark.parametrize("recipe", ["shared_bottom", "omoe", "snr", "cross_stitch"])
+@pytest.mark.parametrize("own", ["embeddings", "experts"])
+def test_copies_compute_what_the_shared_layers_do(recipe, own):
+    model = network(recipe, "a", "ab")
+    rows = rows_of(model)
+    grown = add_task(model, Binary("new"), own=own)
+    for name in [*OWN[recipe], "new_tower"]:
+        _start_as_a(grown.get_layer(name), model)
+    after = outputs(grown, rows)
+    np.testing.assert_allclose(after["new"], after["a"], 1e-5, 1e-6)
+
+
+def _start_as_a(layer, model):
+    """Gives a new part the weights of that of `a`, the first of a layer's slots."""
+    if layer.name == "new_tower":
+        layer.set_weights(model.get_layer("a_tower").get_weights())
+        return
+    old = model.get_layer(layer.name.removeprefix("new_"))
+    part = old.part(np.array([0]), np.arange(old.input.shape[1]))
+    layer.set_weights(part.get_weights())
+
+
+def test_a_gate_that_stays_shared_weighs_copied_experts():
+    model = network("omoe", "a", "ab")
+    grown = add_task(model, Binary("new"), own=["experts"])
+    assert new_layers(model, grown) == ["new_level_1", "new_tower"]
