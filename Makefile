@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
-COLAB_PYTHON ?= python3.12
+COLAB_PYTHON ?= $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python)),python3.12)
 COLAB := .venv-colab
 DATA ?=
 OUT ?= runs/demo
