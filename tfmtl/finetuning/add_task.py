@@ -102,7 +102,8 @@ def add_task(
     else:
         kept = [] if len(tasks) > 1 else trunk_of_one(graph, stream)
     facts = Own(graph, outputs, like, kept)
-    _take(facts, model, [own] if isinstance(own, str) else own, stream)
+    if own:
+        _take(facts, model, [own] if isinstance(own, str) else own, stream)
     if shared is not None and any(facts.own[ref].any() for ref in kept):
         raise ValueError(
             "`shared` should not name what comes after layers of `own`. "
