@@ -17,6 +17,7 @@ FIXTURES = {
     "movielens-latest-small": "movielens_folder",
 }
 COLAB = "https://colab.research.google.com/github/tfmtl/tfmtl/blob/main/notebooks"
+REPOSITORY = "https://github.com/tfmtl/tfmtl"  # the one that the badge opens
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -65,6 +66,7 @@ def test_its_first_code_installs_the_package_where_it_is_missing(notebook):
     missing = 'if importlib.util.find_spec("tfmtl") is None:\n'
     assert first.source.index(missing) < first.source.index("    %pip install ")
     assert first.source.index("    %pip install ") < first.source.index("import tfmtl")
+    assert f"] @ git+{REPOSITORY}" in first.source
 
 
 def test_it_says_that_it_reads_a_data_set(notebook):
