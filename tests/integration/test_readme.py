@@ -38,7 +38,7 @@ def test_a_folded_model_trains_on(tmp_path):
     [_, example, _] = EXAMPLES
     script = f"{example}\nprint(model.count_params(), folded.count_params())\n"
     before, after = map(int, run(script, tmp_path).split()[-2:])
-    assert after < 0.7 * before  # four of eight experts, where each pair has its own
+    assert after < before / 2
     assert (tmp_path / "ranker.keras").is_file()
 
 
