@@ -4,6 +4,7 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tfmtl.serving.saved_model import PathLike, read_signature
 from tfmtl.serving.scan import Scan
 from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.side_by_side import SideBySide
-from tfmtl.serving.signatures import set_methods, signatures
+from tfmtl.serving.signatures import signatures
 from tfmtl.serving.stateless import read_weights, serving_function
 from tfmtl.serving.tables import TableError, table_errors, with_compact_tables
 from tfmtl.serving.vocabularies import vocabularies_in_files
@@ -294,10 +295,7 @@ def _save(model: keras.Model, folder: Path) -> None:
     files.mkdir()
     with vocabularies_in_files(model, files):
         function, module = serving_function(model)
-        found = signatures(model, function)
-        functions = {name: signature.function for name, signature in found.items()}
-        write(module, folder, functions, "The model")
-    set_methods(folder, {name: signature.method for name, signature in found.items()})
+        write(module, folder, function, "The model", partial(signatures, model))
 
 
 def _answers(model: keras.Model, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from tfmtl.serving.publish import replace_file
-from tfmtl.serving.saved_model import PathLike, read_meta_graph
+from tfmtl.serving.saved_model import INIT_OP, PathLike, read_meta_graph
 from tfmtl.version import __version__
 
 MANIFEST = "assets.extra/manifest.json"
@@ -162,5 +162,5 @@ def _signatures(folder: Path) -> dict[str, dict[str, list[str]]]:
     return {
         name: {"inputs": sorted(ends.inputs), "outputs": sorted(ends.outputs)}
         for name, ends in read_meta_graph(folder).signature_def.items()
-        if name != "__saved_model_init_op"
+        if name != INIT_OP
     }

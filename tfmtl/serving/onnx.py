@@ -6,11 +6,13 @@ hash_bins=…)`.
 """
 
 import importlib
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import graph_pb2
 
 from tfmtl.serving.converted import (
     Converted,
@@ -84,15 +86,24 @@ def _module(name: str) -> ModuleType:
 
 
 def _convert(converter: ModuleType, path: PathLike, signature: str) -> bytes:
-    loaded = tf.saved_model.load(str(path))  # to be kept: it owns the variables
-    function = loaded.signatures[signature]
+    ends = read_signature(path, signature)
+    columns = {ends.inputs[name].name: name for name in sorted(ends.inputs)}
+    outputs = sorted(ends.outputs)
+    tensors = [ends.outputs[name].name for name in outputs]
+    frozen = _frozen(path, tensors)
+
+    def function(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        given = {tensor: inputs[name] for tensor, name in columns.items()}
+        found = tf.graph_util.import_graph_def(frozen, given, tensors)
+        return dict(zip(outputs, found, strict=True))
+
     specs = {
         name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), info.dtype, name)
-        for name, info in read_signature(path, signature).inputs.items()
+        for name, info in ends.inputs.items()
     }
     try:
         model, _ = converter.from_function(
-            tf.function(lambda inputs: function(**inputs)),
+            tf.function(function, autograph=False),
             [specs],
             opset=OPSET,
             custom_op_handlers={"Log1p": (_log1p, []), "SelectV2": (_where, [])},
@@ -101,6 +112,16 @@ def _convert(converter: ModuleType, path: PathLike, signature: str) -> bytes:
     except Exception as error:  # of many classes, some not public
         raise lacking("ONNX", str(error).strip()[:500]) from error
     return model.SerializeToString()
+
+
+def _frozen(path: PathLike, tensors: Sequence[str]) -> graph_pb2.GraphDef:
+    """The part of a version's graph that leads to tensors, variables as constants."""
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
+        tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        names = [tensor.partition(":")[0] for tensor in tensors]
+        return tf.compat.v1.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), names
+        )
 
 
 def _log1p(graph: Any, node: Any, name: str, _: Any) -> Any:

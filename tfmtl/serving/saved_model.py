@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 PathLike = str | Path
+DEFAULT, INIT_OP = "serving_default", "__saved_model_init_op"
 
 
 def read_meta_graph(path: PathLike) -> meta_graph_pb2.MetaGraphDef:
@@ -40,7 +41,7 @@ def read_meta_graph(path: PathLike) -> meta_graph_pb2.MetaGraphDef:
 
 
 def read_signature(
-    path: PathLike, signature: str = "serving_default"
+    path: PathLike, signature: str = DEFAULT
 ) -> meta_graph_pb2.SignatureDef:
     """Reads one signature of a SavedModel.
 
@@ -59,7 +60,7 @@ def read_signature(
     """
     signatures = read_meta_graph(path).signature_def
     if signature not in signatures:
-        known = sorted(set(signatures) - {"__saved_model_init_op"})
+        known = sorted(set(signatures) - {INIT_OP})
         raise ValueError(
             f"`signature` should be one of {known}. Received: signature={signature!r}"
         )

@@ -11,10 +11,15 @@ import tensorflow as tf
 from tensorflow.core.framework import graph_pb2, node_def_pb2, tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfmtl.serving.saved_model import PathLike, read_meta_graph, read_variables
+from tfmtl.serving.saved_model import (
+    DEFAULT,
+    INIT_OP,
+    PathLike,
+    read_meta_graph,
+    read_variables,
+)
 
 FORBIDDEN = ("EagerPyFunc", "PyFunc", "PyFuncStateless", "XlaCallModule", "XlaLaunch")
-DEFAULT, INIT_OP = "serving_default", "__saved_model_init_op"
 CLASSES = ("tensorflow/serving/classify", "classes")
 OUTPUTS = (tf.float32, tf.int64, tf.string)  # scores, and identifiers of items
 LARGE = 4096  # bytes from which a stored tensor is listed and should be unique

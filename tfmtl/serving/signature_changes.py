@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfmtl.serving.saved_model import PathLike, read_meta_graph, spelled
+from tfmtl.serving.saved_model import DEFAULT, PathLike, read_meta_graph, spelled
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
-DEFAULT = "serving_default"
 
 
 def signature_changes(old: PathLike, new: PathLike) -> tuple[str, ...]:

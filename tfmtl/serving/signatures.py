@@ -1,19 +1,18 @@
 """The signatures of an exported model: what a client may ask for.
 
-All call one function, which alone holds the weights. A session runs the part of it that
-leads to what is asked, so a task's own signature costs that task's sub-graph.
+All read from two calls of one function, which alone holds the weights: of columns, and
+of examples. A session runs the part of it that leads to what is asked, so a task's own
+signature costs that task's sub-graph.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from tfmtl.data.files.schema import MISSING
+from tfmtl.serving.one_graph import Function, Signature, Tensors
+from tfmtl.serving.saved_model import DEFAULT
 from tfmtl.tasks import (
     Binary,
     Count,
@@ -25,31 +24,15 @@ from tfmtl.tasks import (
     WeightedLogistic,
 )
 
-DEFAULT = "serving_default"
 EXAMPLES = "serving_examples"
-PREDICT, CLASSIFY, REGRESS = (
-    f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress")
-)
+CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 _CLASSIFIED = (Binary, MultiClass)
 _REGRESSED = (Regression, LogNormal, WeightedLogistic, Count, Ranking)
 
-Tensors = Mapping[str, tf.Tensor]
-Function = Callable[[Tensors], Tensors]
 
-
-class Signature(NamedTuple):
-    """One thing to ask for.
-
-    Attributes:
-        function: From tensors by name to tensors by name.
-        method: The method of TF Serving's API that it answers.
-    """
-
-    function: Function
-    method: str = PREDICT
-
-
-def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
+def signatures(
+    model: keras.Model, default: Signature, serve: Function
+) -> dict[str, Signature]:
     """Makes the signatures of a model.
 
     | name | input | output |
@@ -69,7 +52,8 @@ def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
 
     Args:
         model: A Functional model with dict inputs and outputs.
-        function: The model's concrete function, from inputs to outputs by name.
+        default: Columns and outputs of a call, in the graph that is the default one.
+        serve: Calls the model with other tensors, from inputs to outputs by name.
 
     Returns:
         The signatures by name.
@@ -78,96 +62,45 @@ def signatures(model: keras.Model, function: Function) -> dict[str, Signature]:
         ValueError: If an output has the name of another signature.
 
     Example:
-        `sorted(signatures(model, function))  # ['click', 'serving_default', …]`
+        `with_signatures(folder, functools.partial(signatures, model))`
     """
-    columns = {
-        name: tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=name)
-        for name, tensor in model.input.items()
-    }
-    parse = _parse(model)
-
-    def of_examples(name: str, answer: Function, method: str = PREDICT) -> Signature:
-        specs = {name: tf.TensorSpec((None,), tf.string, name=name)}
-        made = _concrete(lambda inputs: answer(function(parse(inputs[name]))), specs)
-        return Signature(made, method)
-
-    found = {DEFAULT: Signature(function), EXAMPLES: of_examples("examples", dict)}
+    examples = tf.compat.v1.placeholder(tf.string, (None,), "examples")
+    of_examples = serve(_columns(model, examples))
+    found = {DEFAULT: default, EXAMPLES: Signature({"examples": examples}, of_examples)}
     for task in getattr(model, "tasks", ()):
+        score = of_examples[task.name]
         if isinstance(task, _CLASSIFIED):
-            answer, name = _classified(task), f"classify_{task.name}"
-            found[name] = of_examples("inputs", answer, CLASSIFY)
+            answer = Signature({"inputs": examples}, _classified(task, score), CLASSIFY)
+            found[f"classify_{task.name}"] = answer
         elif isinstance(task, _REGRESSED):
-            answer, name = _regressed(task), f"regress_{task.name}"
-            found[name] = of_examples("inputs", answer, REGRESS)
+            answer = Signature({"inputs": examples}, {"outputs": score}, REGRESS)
+            found[f"regress_{task.name}"] = answer
     taken = sorted(set(found) & set(model.output))
     if taken:
         raise ValueError(
             f"The names of `model.output` should be none of {sorted(found)}, which are "
             f"signatures. Received: {taken}"
         )
-    for name in model.output:
-        found[name] = Signature(_concrete(_only(name, function), columns))
+    for name, output in default.outputs.items():
+        found[name] = Signature(default.inputs, {name: output})
     return found
 
 
-def set_methods(folder: Path, methods: Mapping[str, str]) -> None:
-    """Writes into a SavedModel which method of the API each signature answers.
-
-    Args:
-        folder: The SavedModel, not yet published.
-        methods: The method by the signature's name.
-
-    Example:
-        `set_methods(folder, {"classify_click": "tensorflow/serving/classify"})`
-    """
-    file = folder / "saved_model.pb"
-    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    for meta_graph in proto.meta_graphs:
-        for name, method in methods.items():
-            meta_graph.signature_def[name].method_name = method
-    file.write_bytes(proto.SerializeToString(deterministic=True))
+def _classified(task: Task, score: tf.Tensor) -> Tensors:
+    if isinstance(task, Binary):
+        score = tf.concat([1.0 - score, score], axis=1)
+    names = [str(k) for k in range(int(score.shape[1]))]
+    classes = tf.tile(tf.constant([names]), [tf.shape(score)[0], 1])
+    return {"scores": score, "classes": classes}
 
 
-def _only(name: str, function: Function) -> Function:
-    return lambda inputs: {name: function(inputs)[name]}
-
-
-def _classified(task: Task) -> Function:
-    def answer(outputs: Tensors) -> Tensors:
-        scores = outputs[task.name]
-        if isinstance(task, Binary):
-            scores = tf.concat([1.0 - scores, scores], axis=1)
-        names = [str(k) for k in range(int(scores.shape[1]))]
-        classes = tf.tile(tf.constant([names]), [tf.shape(scores)[0], 1])
-        return {"scores": scores, "classes": classes}
-
-    return answer
-
-
-def _regressed(task: Task) -> Function:
-    return lambda outputs: {"outputs": outputs[task.name]}
-
-
-def _parse(model: keras.Model) -> Callable[[tf.Tensor], Tensors]:
-    """One function from examples to columns, which all signatures of them call."""
+def _columns(model: keras.Model, examples: tf.Tensor) -> Tensors:
     features = {
         name: tf.io.RaggedFeature(_stored(tensor), row_splits_dtype=tf.int64)
         for name, tensor in model.input.items()
     }
-
-    def parse(examples: tf.Tensor) -> Tensors:
-        parsed = tf.io.parse_example(examples, features)
-        return {
-            name: _column(parsed[name], tensor) for name, tensor in model.input.items()
-        }
-
-    spec = tf.TensorSpec((None,), tf.string, name="examples")
-    return tf.function(parse, autograph=False).get_concrete_function(spec)
-
-
-def _concrete(function: Function, specs: Mapping[str, tf.TensorSpec]) -> Function:
-    compiled = tf.function(function, autograph=False, jit_compile=False)
-    return compiled.get_concrete_function(dict(specs))
+    parsed = tf.io.parse_example(examples, features)
+    return {name: _column(parsed[name], tensor) for name, tensor in model.input.items()}
 
 
 def _stored(tensor: keras.KerasTensor) -> tf.DType:

@@ -1,12 +1,13 @@
 """What every export does: write the SavedModel, and refuse one that is unfit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.serving.one_graph import Signatures, default_alone, with_signatures
 from tfmtl.serving.scan import Scan, scan
 
 
@@ -15,26 +16,33 @@ class ExportError(RuntimeError):
 
 
 def write(
-    module: tf.Module, folder: Path, functions: Mapping[str, Any] | Any, reader: str
+    module: tf.Module,
+    folder: Path,
+    function: Any,
+    reader: str,
+    signatures: Signatures = default_alone,
 ) -> None:
     """Writes a SavedModel.
 
     Args:
-        module: What holds all variables and tables that the functions read.
+        module: What holds all variables and tables that the function reads.
         folder: Where it is written.
-        functions: Concrete functions by signature, or that of the default one.
+        function: The concrete function.
         reader: What would read something that the module lacks, for the error.
+        signatures: Makes the signatures, see `tfmtl.serving.one_graph`. Defaults to
+            `serving_default` alone.
 
     Raises:
-        ExportError: If a function reads a variable or table that the module lacks.
+        ExportError: If the function reads a variable or table that the module lacks.
     """
     try:
-        tf.saved_model.save(module, str(folder), signatures=functions)
+        tf.saved_model.save(module, str(folder), signatures=function)
     except AssertionError as error:
         raise ExportError(
             f"{reader} reads a variable or table that is none of its own: "
             f"{str(error)[:500]}"
         ) from error
+    with_signatures(folder, signatures)
     (folder / "assets").mkdir(exist_ok=True)
 
 

@@ -84,7 +84,7 @@ def test_vocabularies_are_refused(tmp_path):
     item = tfmtl.features.Categorical("item", dtype="int64", vocabulary=(3, 5))
     model = tfmtl.models.shared_bottom([item], [Binary("click")])
     version = export(model, tmp_path / "ranker").path
-    message = "ONNX .* ids with `hash_bins` need none. Received: .*LookupTableFindV2"
+    message = "ONNX .* ids with `hash_bins` need none. Received: .*HashTableV2"
     with pytest.raises(ConversionError, match=message):
         to_onnx(version, tmp_path / "ranker.onnx")
 

@@ -195,6 +195,50 @@ def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
         run_in_cpp_session(written.path, rows, "table")
 
 
+def test_signatures_share_one_graph(path):
+    """A server copies graph and functions several times while it loads."""
+    meta_graph = read_meta_graph(path)
+    nodes, functions = meta_graph.graph_def.node, meta_graph.graph_def.library.function
+    placeholders = [node.name for node in nodes if node.op == "Placeholder"]
+    of_columns = {
+        info.name for info in meta_graph.signature_def["click"].inputs.values()
+    }
+    assert len(of_columns) == len(ROWS)
+    assert len(placeholders) == len(ROWS) + 2  # the examples, the checkpoint's name
+    assert sum("signature_wrapper" in f.signature.name for f in functions) == 1
+    assert sum(len(f.node_def) > 100 for f in functions) == 1  # the model
+    assert not meta_graph.HasField("object_graph_def")
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "click", "classify_click"])
+def test_a_session_puts_the_model_in_line(path, signature):
+    """A called function is slower, and computes what nobody asked for."""
+    ends = read_signature(path, signature)
+    given = {"inputs": examples()} if "inputs" in ends.inputs else ROWS
+    feeds = {ends.inputs[name].name: values for name, values in given.items()}
+    fetches = [info.name for info in ends.outputs.values()]
+    ran = tf.compat.v1.RunMetadata()
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        session.run(fetches, feeds, options=options, run_metadata=ran)
+    ops = {node.op for graph in ran.partition_graphs for node in graph.node}
+    assert ops & {"MatMul", "_MklMatMul", "_FusedMatMul", "_MklFusedMatMul"}
+    assert not ops & {"StatefulPartitionedCall", "PartitionedCall"}
+
+
+@pytest.mark.parametrize("count", [0, 1500])
+def test_only_what_has_look_ups_is_initialised(tmp_path, count):
+    words = tuple(f"word {k}" for k in range(count))
+    columns = [features.Numeric("x", mean=(0.0,), std=(1.0,))]
+    if words:
+        columns.append(features.Categorical("word", vocabulary=words))
+    written = export(models.mmoe(columns, [tasks.Binary("click")]), tmp_path)
+    found = read_meta_graph(written.path)
+    assert ("__saved_model_init_op" in found.signature_def) == bool(words)
+    assert len(found.asset_file_def) == bool(words)
+
+
 @pytest.mark.parametrize("name", ["serving_default", "serving_examples"])
 def test_names_of_signatures_are_refused_as_outputs(tmp_path, name):
     x = keras.Input((2,), name="x")
