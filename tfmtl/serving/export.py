@@ -30,7 +30,12 @@ from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.side_by_side import SideBySide
 from tfmtl.serving.signatures import signatures
 from tfmtl.serving.stateless import read_weights, serving_function
-from tfmtl.serving.tables import TableError, table_errors, with_compact_tables
+from tfmtl.serving.tables import (
+    TableError,
+    table_errors,
+    with_compact_tables,
+    with_tables_apart,
+)
 from tfmtl.serving.vocabularies import vocabularies_in_files
 from tfmtl.serving.warm_up import MOST_RECORDS, write_warm_up
 from tfmtl.serving.written import ExportError, fit, write
@@ -291,6 +296,7 @@ def _folded(
 
 
 def _save(model: keras.Model, folder: Path) -> None:
+    model = with_tables_apart(model)
     files = folder.parent / "vocabularies"  # swept with the staging folder
     files.mkdir()
     with vocabularies_in_files(model, files):

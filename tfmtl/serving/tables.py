@@ -1,7 +1,8 @@
-"""Embedding tables in fewer bits."""
+"""Embedding tables as a version stores them: in fewer bits, in several variables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -13,10 +14,13 @@ from tfmtl.layers import FieldEmbedding
 from tfmtl.layers.field_embedding import rows_of_fields
 from tfmtl.serving.golden import difference
 from tfmtl.serving.score_drift import rank_correlation
+from tfmtl.serving.stateless import walk
 
 Tensor = Any
 KINDS = ("float16", "int8")
 LIMIT = 1 << 16  # bytes from which a table is worth it
+LARGE = 1 << 24  # values beyond which TensorFlow reads a variable on its own thread
+THREADS = 8  # of these
 _LARGEST = {"float16": 65504.0, "int8": np.inf}
 
 
@@ -141,6 +145,62 @@ def with_compact_tables(model: keras.Model, kind: str) -> keras.Model:
         return CompactEmbedding(table, kind, sizes, name=layer.name, dtype=policy)
 
     return with_layers(model, compact)
+
+
+def with_tables_apart(model: keras.Model) -> keras.Model:
+    """The model with the largest tables of several fields in several variables.
+
+    TensorFlow reads variables of more than 16.8 million values side by side, on up to
+    eight threads. A table of twice that and more becomes as many as it fills, each of
+    some of the fields: a look-up reads as many rows as before.
+
+    Args:
+        model: A Functional model.
+
+    Returns:
+        The model, or a copy for serving only.
+
+    Example:
+        `with_tables_apart(model).count_params()  # as before`
+    """
+    cuts = {
+        id(layer): found
+        for layer in walk(model, lambda value: type(value) is FieldEmbedding)
+        if (found := _cuts(layer))
+    }
+
+    def apart(layer: keras.Operation) -> keras.Operation:
+        return _fields_apart(layer, cuts[id(layer)]) if id(layer) in cuts else layer
+
+    return with_layers(model, apart) if cuts else model
+
+
+def _cuts(layer: FieldEmbedding) -> list[int]:
+    """The fields before which a table is cut into parts of about as many rows."""
+    ends = np.cumsum(layer.sizes)
+    parts = min(THREADS, int(ends[-1]) * layer.units // LARGE)
+    wanted = ends[-1] * np.arange(1, parts) / parts
+    cuts = np.abs(ends[:-1, None] - wanted).argmin(axis=0) + 1 if len(ends) > 1 else []
+    return sorted(set(map(int, cuts)))
+
+
+def _fields_apart(layer: FieldEmbedding, cuts: list[int]) -> keras.Model:
+    """A table for each group of fields, and their embeddings one after the other."""
+    count = len(layer.sizes)
+    inputs: Any = keras.Input((count,), dtype="int64")
+    if layer.apart:
+        inputs = [keras.Input((1,), dtype="int64") for _ in range(count)]
+    groups = [slice(*ends) for ends in pairwise([0, *cuts, count])]
+    tables = np.split(
+        ops.convert_to_numpy(layer.embeddings),
+        np.cumsum(layer.sizes)[np.array(cuts) - 1],
+    )
+    embedded = []
+    for group, table in zip(groups, tables, strict=True):
+        part = FieldEmbedding(layer.sizes[group], layer.units, dtype=layer.dtype_policy)
+        embedded.append(part(inputs[group] if layer.apart else inputs[:, group]))
+        part.embeddings.assign(table)
+    return keras.Model(inputs, ops.concatenate(embedded, axis=1), name=layer.name)
 
 
 def table_errors(

@@ -6,9 +6,15 @@ import pytest
 from scipy.stats import spearmanr
 
 from tfmtl import features, models, tasks
+from tfmtl.layers import FieldEmbedding
 from tfmtl.serving import export, run_in_cpp_session
 from tfmtl.serving.saved_model import read_variables
-from tfmtl.serving.tables import CompactEmbedding, table_errors, with_compact_tables
+from tfmtl.serving.tables import (
+    CompactEmbedding,
+    table_errors,
+    with_compact_tables,
+    with_tables_apart,
+)
 
 BINS = 300_000
 
@@ -123,3 +129,49 @@ def test_errors_of_equal_and_constant_outputs():
     assert table_errors(flat, flat)["y"].rank_correlation == 1
     assert table_errors(flat, same)["y"].rank_correlation == 0
     assert table_errors(flat, same)["y"].difference == 1
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ([4, 4, 4, 4], [8, 8]),
+        ([1, 12, 1, 2], [13, 3]),
+        ([1] * 15, [7, 8]),
+        ([10, 10, 10, 1, 1], [10, 10, 12]),
+        ([40, 1, 1], [40, 2]),
+        ([5, 2], [7]),
+        ([40], [40]),
+    ],
+)
+def test_large_tables_are_read_side_by_side(monkeypatch, apart, sizes, parts):
+    monkeypatch.setattr("tfmtl.serving.tables.LARGE", 14)  # 7 rows of 2 numbers
+    layer = FieldEmbedding(sizes, 2, embeddings_initializer="normal", name="table")
+    names = [f"id_{k}" for k in range(len(sizes))]
+    inputs = {name: keras.Input((1,), dtype="int64", name=name) for name in names}
+    ids = [*inputs.values()]
+    joined = ids if apart else keras.ops.concatenate(ids, axis=1)
+    model = keras.Model(inputs, {"y": keras.layers.Flatten()(layer(joined))})
+    cut = with_tables_apart(model)
+    assert (cut is model) == (len(parts) == 1)
+    assert [w.shape[0] for w in cut.weights] == parts
+    generator = np.random.default_rng(0)
+    rows = {name: generator.integers(-2, 50, (64, 1)) for name in inputs}
+    np.testing.assert_array_equal(cut(rows)["y"], model(rows)["y"])
+
+
+def test_a_version_holds_the_parts(rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmtl.serving.tables.LARGE", BINS * 8)
+    columns = [
+        features.Categorical(f"id_{k}", dtype="int64", hash_bins=BINS, units=8)
+        for k in range(3)
+    ]
+    model = models.mmoe(columns, [tasks.Binary("click")])
+    ids = {f"id_{k}": rows["user"] + k for k in range(3)}
+    written = export(model, tmp_path, golden=ids)
+    stored = [array.shape for array in read_variables(written.path).values()]
+    assert len(stored) == 3
+    assert sum(shape[0] for shape in stored) == 3 * (BINS + 1)
+    expected = keras.ops.convert_to_numpy(model(ids)["click"])
+    served = run_in_cpp_session(written.path, ids)["click"]
+    np.testing.assert_allclose(served, expected, atol=1e-6)
