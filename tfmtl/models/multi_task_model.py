@@ -141,8 +141,10 @@ class MultiTaskModel(keras.Model):
             shared: Names of the layers whose gradients surgery looks at. Defaults to
                 `None`, all that two or more tasks reach.
             sparsity: How gates are closed: a `tfmtl.sparsity.Target`, an `L0Ramp`, or
-                a list of several, for layers of their own. No weight decay applies to
-                gates then. Defaults to `None`, no pressure beyond the gates' own `l0`.
+                a list of several, for layers of their own. They end after the
+                callbacks given to `fit`, which may restore weights. Defaults to
+                `None`, no pressure beyond the gates' own `l0`. No weight decay applies
+                to gates, unless the optimizer is built already.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
@@ -151,7 +153,7 @@ class MultiTaskModel(keras.Model):
         """
         self._objectives = self._balancer = None
         self._sparsity = _callbacks("sparsity", sparsity)
-        optimizer = _without_decay_of_gates(self, keras.optimizers.get(optimizer))
+        optimizer = without_decay_of_gates(self, keras.optimizers.get(optimizer))
         if loss is not None and balancing is not None:
             raise ValueError(
                 "`balancing` should be given without `loss`, for the losses of tasks. "
@@ -194,12 +196,17 @@ class MultiTaskModel(keras.Model):
             names = ("x", "y", "sample_weight")
             of_arrays = self._of_arrays(dict(zip(names, validation, strict=False)))
             given["validation_data"] = tuple(of_arrays.values())
-        added = list(self._sparsity)
+        added = []
         if self._balancer is not None and self._balancer.needs_epochs:
             added.append(EndOfEpoch(self._balancer))
-        if added:
+        if added or self._sparsity:
             callbacks = filter(None, keras.tree.flatten(given.get("callbacks")))
-            given["callbacks"] = [*added, *callbacks]
+            started = map(_Unended, self._sparsity)
+            ended = [
+                keras.callbacks.LambdaCallback(on_train_end=callback.on_train_end)
+                for callback in self._sparsity
+            ]
+            given["callbacks"] = [*started, *added, *callbacks, *ended]
         return fit(**given)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -386,13 +393,33 @@ def _callbacks(name: str, given: Any) -> list[keras.callbacks.Callback]:
     return found
 
 
-def _without_decay_of_gates(model: keras.Model, optimizer: Any) -> Any:
-    """The optimizer, which leaves the gates alone when it decays weights."""
+class _Unended:
+    """A callback, but for what it does at the end of training."""
+
+    def __init__(self, callback: keras.callbacks.Callback) -> None:
+        self._callback = callback
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._callback, name)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Does nothing."""
+
+
+def without_decay_of_gates(model: keras.Model, optimizer: Any) -> Any:
+    """The optimizer, which leaves the gates alone when it decays weights.
+
+    Args:
+        model: A model with gates.
+        optimizer: Its optimizer; one that is built stays as it is.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     thetas = [gate.theta for gate in gates(model)]
     for one in getattr(inner, "optimizers", [inner]):  # one for each part, or one
-        if thetas and not one.built:
-            one.exclude_from_weight_decay(var_list=thetas)
+        if thetas and not getattr(one, "built", True):
+            # what is set replaces what was
+            before = [w for w in model.weights if not one._use_weight_decay(w)]
+            one.exclude_from_weight_decay(var_list=[*before, *thetas])
     return optimizer
 
 

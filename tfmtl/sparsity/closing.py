@@ -12,6 +12,9 @@ from tfmtl.sparsity.reach import Reach, all_open, as_if
 
 Place = tuple[int, int]  # number of the gate, index in its flattened z
 
+_NEAR = 0.03
+_TRIALS = 16  # gates tried on each side of where the order is cut
+
 
 def masks_for(
     model: keras.Model,
@@ -19,11 +22,13 @@ def masks_for(
     keep: float,
     measure: Measure,
 ) -> list[np.ndarray]:
-    """Masks of the gates that leave the share which is nearest to `keep`.
+    """Masks of the gates that leave a share near to `keep`.
 
     The gates of least log_alpha close first; before them, those that pass nothing on
     since others are closed. A gate stays open where an output would lose all of its
-    inputs, or a row of a mixture its last expert.
+    inputs, or a row of a mixture its last expert. Where the share jumps over `keep`,
+    gates that come later in the order close, or earlier ones open again, as far as
+    each brings it nearer.
 
     Args:
         model: The model.
@@ -42,7 +47,11 @@ def masks_for(
             low = middle
         else:
             high = middle
-    candidates = [_closed(gates, order[:count]) for count in (low, high)]
+    further, back = order[low:], order[:high][::-1]
+    candidates = [
+        _nearer(_closed(gates, order[:count]), places[:_TRIALS], keep, measure)
+        for count, places in ((low, further), (high, back))
+    ]
     return min(candidates, key=lambda masks: abs(measure(masks) - keep))
 
 
@@ -78,6 +87,23 @@ def _order(model: keras.Model, gates: Sequence[HardConcreteGate]) -> list[Place]
             waiting.remove(idle)
             order.append(idle)
     return order
+
+
+def _nearer(
+    masks: list[np.ndarray], places: Sequence[Place], keep: float, measure: Measure
+) -> list[np.ndarray]:
+    """Flips one gate after another where that brings the share nearer to `keep`."""
+    excess = measure(masks) - keep
+    for number, index in places:
+        closes = bool(masks[number].flat[index])
+        if abs(excess) <= _NEAR or closes != (excess > 0):
+            break
+        flipped = [mask.copy() for mask in masks]
+        flipped[number].flat[index] = not closes
+        left = measure(flipped) - keep
+        if abs(left) < abs(excess):
+            masks, excess = flipped, left
+    return masks
 
 
 def _closed(

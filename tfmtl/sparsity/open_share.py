@@ -56,5 +56,11 @@ def open_share_of(found: Sequence[HardConcreteGate]) -> OpenShare:
     )
 
 
+def open_expected_of(found: Sequence[HardConcreteGate]) -> float:
+    """The share of some gates to expect open in training, 1 for a free one."""
+    p = np.concatenate([_numpy(gate.penalised()).ravel() for gate in found])
+    return float(np.mean(np.where(p > 0, p, 1)))
+
+
 def _numpy(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(tensor)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from tfmtl.layers.checks import entries
 from tfmtl.layers.gates import gates
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.models.multi_task_model import without_decay_of_gates
 from tfmtl.sparsity.guards import SparsityWarning, findings
-from tfmtl.sparsity.open_share import open_share
+from tfmtl.sparsity.open_share import open_expected_of, open_share
 from tfmtl.sparsity.reach import Reach
 
 
@@ -26,19 +27,39 @@ class GatePressure(keras.callbacks.Callback):
     inputs_<task>   slots that the task reads through the last gates before it
     ```
 
-    At the end of training, each of `tfmtl.sparsity.findings` is a `SparsityWarning`.
+    At the end of training, each of `tfmtl.sparsity.findings` is a `SparsityWarning`;
+    so is, at its begin, a built optimizer that decays the gates. In the `compile` of a
+    `MultiTaskModel` the end is after that of the callbacks given to `fit`. In a list
+    of callbacks, this one should be after those that restore weights at the end.
+
+    Gates that are frozen stay as they are.
 
     Args:
         layers: Names of layers whose gates are meant, as in a gate's path. Defaults to
             `None`, all gates.
+
+    Raises:
+        ValueError: If `layers` are no names; in `fit`, if the model has no gates or
+            none of a layer, or another callback presses on the same ones.
     """
 
     def __init__(self, layers: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.layers = None if layers is None else list(layers)
+        names = None if layers is None else entries(layers)
+        is_names = names and all(isinstance(name, str) for name in names)
+        if layers is not None and not is_names:
+            raise ValueError(
+                "`layers` should be a list of names of layers, or None. "
+                f"Received: layers={layers!r}"
+            )
+        self.layers = names
 
     def gates(self) -> list[HardConcreteGate]:
-        """The gates that are meant, of the model in training."""
+        """The gates that are meant and trained, of the model in training."""
+        return [gate for gate in self._meant() if gate.trainable]
+
+    def _meant(self) -> list[HardConcreteGate]:
+        """The gates that are meant, frozen ones among them."""
         # by the property each time: JAX's state is written back
         found = gates(self.model)
         if self.layers is None:
@@ -62,18 +83,24 @@ class GatePressure(keras.callbacks.Callback):
                 "`layers` should be names of layers with hard-concrete gates, whose "
                 f"paths are {paths}. Received: layers={self.layers}"
             )
+        self._check_apart()
+        optimizer = without_decay_of_gates(self.model, self.model.optimizer)
+        decayed = _decayed(optimizer, self.gates())
+        if decayed:
+            warn(
+                f"The optimizer decays the weights of the gates {decayed}, which draws "
+                "them to half open: before it is built, call optimizer."
+                "exclude_from_weight_decay(var_list=[gate.theta for gate in "
+                "tfmtl.sparsity.gates(model)])."
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs how open the gates are."""
         if logs is None or "open_share" in logs:
             return
         share = open_share(self.model)
-        kept_anyway = share.total - sum(
-            int(np.sum(keras.ops.convert_to_numpy(gate.penalised()) > 0))
-            for gate in gates(self.model)
-        )
         logs["open_share"] = share.served / share.total
-        logs["open_expected"] = (share.expected + kept_anyway) / share.total
+        logs["open_expected"] = open_expected_of(gates(self.model))
         logs["open_between"] = share.between / share.total
         if self._reach is not None:
             found = self._reach.inputs_of_outputs()
@@ -88,6 +115,33 @@ class GatePressure(keras.callbacks.Callback):
         """Warns of what is odd."""
         for finding in findings(self.model):
             warn(finding)
+
+    def _check_apart(self) -> None:
+        """Raises where another callback of the same training has the same gates."""
+        # all callbacks of a training have one dict of `params`
+        pressed = (self.params or {}).setdefault("pressed_gates", {})
+        for path in [gate.theta.path for gate in self.gates()]:
+            other = pressed.setdefault(path, self)
+            if other is not self:
+                raise ValueError(
+                    "Callbacks that press on gates should be for `layers` of their "
+                    f"own. Received: {type(other).__name__} of layers={other.layers} "
+                    f"and {type(self).__name__} of layers={self.layers}, both for "
+                    f"{path}"
+                )
+
+
+def _decayed(optimizer: Any, found: Sequence[HardConcreteGate]) -> list[str]:
+    """Paths of the gates whose weights a built optimizer decays."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    thetas = {id(gate.theta): gate.theta for gate in found}
+    return [
+        variable.path
+        for one in getattr(inner, "optimizers", [inner])  # one for each part, or one
+        if getattr(one, "weight_decay", None)
+        for variable in one._trainable_variables
+        if id(variable) in thetas and one._use_weight_decay(variable)
+    ]
 
 
 def warn(finding: str) -> None:

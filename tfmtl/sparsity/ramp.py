@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from tfmtl.layers.checks import number
 from tfmtl.sparsity.pressure import GatePressure
 
 
@@ -55,15 +56,15 @@ class L0Ramp(GatePressure):
     ) -> None:
         super().__init__(layers)
         for argument, value, fits in (
-            ("l0", l0, l0 > 0),
-            ("dense_epochs", dense_epochs, dense_epochs >= 0),
-            ("ramp_epochs", ramp_epochs, ramp_epochs > 0),
-            ("power", power, power > 0),
+            ("l0", l0, number(l0) > 0),
+            ("dense_epochs", dense_epochs, number(dense_epochs) >= 0),
+            ("ramp_epochs", ramp_epochs, number(ramp_epochs) > 0),
+            ("power", power, number(power) > 0),
         ):
             if not fits:
                 expected = "at least 0" if argument == "dense_epochs" else "above 0"
                 raise ValueError(
-                    f"`{argument}` should be {expected}. Received: {argument}={value}"
+                    f"`{argument}` should be {expected}. Received: {argument}={value!r}"
                 )
         self.l0 = l0
         self.dense_epochs = dense_epochs

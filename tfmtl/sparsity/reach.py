@@ -39,10 +39,10 @@ class Reach:
     def __init__(self, model: keras.Model) -> None:
         graph_of = as_functional(model)
         self._graph: Graph = record(graph_of)
-        names = graph_of.output_names
-        if isinstance(model.output, dict):
-            names = keras.tree.flatten({name: name for name in model.output})
-        self.outputs: list[str] = list(names)
+        self.outputs: list[str] = list(graph_of.output_names)
+        if isinstance(graph_of.output, dict):
+            paths = keras.tree.flatten_with_path(graph_of.output)
+            self.outputs = [_path_name(*path) for path, _ in paths]
         self._results = keras.tree.flatten(self._graph.outputs)
 
     @staticmethod
@@ -93,7 +93,7 @@ class Reach:
         every example, passes nothing on. Gates on pairs of a mixture always do.
         """
         facts = Facts(self._graph)
-        passing = [_served(gate) != 0 for gate in gates]
+        passing = as_served(gates)
         place = {id(gate): k for k, gate in enumerate(gates)}
         for call in self._graph.calls:
             gate = _gate_of(call.operation)
@@ -117,14 +117,14 @@ def as_if(
     gates: Sequence[HardConcreteGate], masks: Sequence[np.ndarray]
 ) -> Iterator[None]:
     """Within, gates are open where their mask is true and closed elsewhere."""
-    before = [ops.convert_to_numpy(gate.log_alpha) for gate in gates]
+    before = [np.array(ops.convert_to_numpy(gate.theta)) for gate in gates]
     try:
         for gate, mask in zip(gates, masks, strict=True):
             gate.set_log_alpha(np.where(mask, _OPEN, _CLOSED))
         yield
     finally:
-        for gate, log_alpha in zip(gates, before, strict=True):
-            gate.set_log_alpha(log_alpha)
+        for gate, theta in zip(gates, before, strict=True):
+            gate.theta.assign(theta)
 
 
 def all_open(gates: Sequence[HardConcreteGate]) -> list[np.ndarray]:
@@ -132,13 +132,19 @@ def all_open(gates: Sequence[HardConcreteGate]) -> list[np.ndarray]:
     return [np.ones(gate.shape, bool) for gate in gates]
 
 
+def as_served(gates: Sequence[HardConcreteGate]) -> list[np.ndarray]:
+    """Masks of the gates that are not exactly 0 in serving."""
+    return [ops.convert_to_numpy(gate(training=False)) != 0 for gate in gates]
+
+
+def _path_name(name: str, *keys: Any) -> str:
+    """`rest[0]` for the first of the outputs `rest`."""
+    return name + "".join(f"[{key}]" for key in keys)
+
+
 def _gate_of(operation: Any) -> HardConcreteGate | None:
     gate = getattr(operation, "gate", None)
     return gate if isinstance(gate, HardConcreteGate) else None
-
-
-def _served(gate: HardConcreteGate) -> np.ndarray:
-    return ops.convert_to_numpy(gate(training=False))
 
 
 def _inputs_through_gates(facts: Facts, output: Any) -> int | None:

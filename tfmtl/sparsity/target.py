@@ -1,5 +1,6 @@
 """A share of the model to keep, in place of a weight of the penalty."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,9 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfmtl.layers.checks import number
+from tfmtl.layers.gates import gates
 from tfmtl.sparsity.closing import masks_for
 from tfmtl.sparsity.measures import KINDS, Measure
+from tfmtl.sparsity.open_share import open_expected_of
 from tfmtl.sparsity.pressure import GatePressure, warn
+from tfmtl.sparsity.reach import all_open, as_served
 
 _EVERY = 5  # batches between two looks at the gates
 _PULL, _PUSH = 20.0, 3.0  # growth of λ, per training and unit of share; λ2 over λ
@@ -42,12 +47,24 @@ class Target(GatePressure):
 
     It is `sparsity=` in the `compile` of a `MultiTaskModel`, or a callback of any Keras
     model. How open the gates are is logged, and what is odd about them at the end is
-    warned of; see `tfmtl.sparsity.GatePressure`.
+    warned of; see `tfmtl.sparsity.GatePressure`. Of FLOPs the history also gets
+
+    ```
+    flops_share      share of the model that serving has, as `keep` counts it
+    flops_expected   s
+    ```
+
+    with the names of `layers` after it, where there are any, and of bytes the same. The
+    progress bar shows `open_expected` and s.
+
+    A target that is missed is warned of, also where training ended before the last
+    phase or weights were restored from there. Frozen gates stay as they are and count.
 
     Args:
         keep: Share that stays, above 0 and below 1.
         of: `"connections"` (all gates count alike), `"flops"` per example or `"bytes"`
-            of weights; the last two of the whole model, with all gates open as 1.
+            of weights; the last two of the whole model, with all gates open as 1 and
+            those of other layers as they were before `fit`.
         layers: Names of layers whose gates are meant, for example `["level_2"]`.
             Defaults to `None`, all.
         dense: Share of training before the ramp.
@@ -56,7 +73,9 @@ class Target(GatePressure):
 
     Raises:
         ValueError: If an argument is outside its range; in `fit`, if the model has no
-            gates, or fewer epochs than phases where the number of steps is not known.
+            gates, frozen ones leave more than `keep`, another callback presses on the
+            same ones, or there are fewer epochs than phases where the number of steps
+            is not known.
 
     Example:
         >>> import tfmtl
@@ -79,18 +98,19 @@ class Target(GatePressure):
         settle: float = 0.3,
     ) -> None:
         super().__init__(layers)
-        if not 0 < keep < 1:
+        if not 0 < number(keep) < 1:
             raise ValueError(
-                f"`keep` should be above 0 and below 1. Received: keep={keep}"
+                f"`keep` should be above 0 and below 1. Received: keep={keep!r}"
             )
         if of not in KINDS:
             raise ValueError(f"`of` should be one of {KINDS}. Received: of={of!r}")
-        phases = (dense, ramp, settle)
-        if min(phases) < 0 or ramp == 0 or settle == 0 or sum(phases) > 1:
+        phases = [number(share) for share in (dense, ramp, settle)]
+        fits = phases[0] >= 0 and phases[1] > 0 and phases[2] > 0 and sum(phases) <= 1
+        if not fits:
             raise ValueError(
                 "`dense`, `ramp` and `settle` should be shares of training, at most 1 "
                 "together, and the last two above 0. Received: "
-                f"dense={dense}, ramp={ramp}, settle={settle}"
+                f"dense={dense!r}, ramp={ramp!r}, settle={settle!r}"
             )
         self.keep = float(keep)
         self.of = of
@@ -113,10 +133,25 @@ class Target(GatePressure):
                 f"at least 4 epochs. Received: steps={steps}, epochs={epochs}"
             )
         found = self.gates()
-        self._measure = Measure(self.model, found, self.of)
+        frozen = [gate for gate in self._meant() if not gate.trainable]
+        if not found:
+            raise ValueError(
+                "Target should be used with gates that are trained. Received: all of "
+                f"{[gate.theta.path for gate in frozen]} are frozen"
+            )
+        self._measure = Measure(self.model, found, self.of, frozen)
         self._prices = self._measure.prices()
-        self._rest = 1.0 - sum(float(price.sum()) for price in self._prices)
+        self._start = self._measure(all_open(found))
+        self._closable = sum(float(price.sum()) for price in self._prices)
+        self._rest = self._start - self._closable
+        if frozen and self._rest >= self.keep:
+            raise ValueError(
+                f"`keep` should be above {self._rest:.3f}, the share of {self.of} that "
+                "is left with all gates closed but the frozen ones; `layers` names "
+                f"those that are to count. Received: keep={self.keep}"
+            )
         self._kept: list[np.ndarray] | None = None
+        self._held: list[np.ndarray] = []
         self._loss, self._pressure = 0.0, 0.0
         self._looked_at: float | None = None
         self._shown: dict[str, float] = {}
@@ -145,16 +180,28 @@ class Target(GatePressure):
                 self._loss = abs(float(logs["loss"]))
             logs.update(self._shown)
 
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs how open the gates are, and what they leave."""
+        super().on_epoch_end(epoch, logs)
+        if logs is not None and self.of != "connections":
+            logs[self._log_name("share")] = self._measure(as_served(self.gates()))
+            logs[self._log_name("expected")] = self._expected()
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Warns of what is odd."""
-        if self._kept is not None:
+        settled = self._kept is not None and self._is_held()
+        if self._kept is not None and settled:
             self._settle_at(self._kept)  # where one has left its place
-            left = self._measure(self._kept)
-            if abs(left - self.keep) > _NEAR:
-                warn(
-                    f"{left:.0%} of {self.of} are left, as near to {self.keep:.0%} as "
-                    "gates can come while each task keeps an input."
-                )
+        left = self._measure(as_served(self.gates()))
+        if abs(left - self.keep) > _NEAR:
+            warn(
+                f"{left:.0%} of {self.of} are left, as near to {self.keep:.0%} as "
+                "gates can come in the order of their log_alpha while each task keeps "
+                "an input."
+                if settled
+                else f"{left:.0%} of {self.of} are left, {self.keep:.0%} were asked "
+                f"for: {self._why_missed()}"
+            )
         super().on_train_end(logs)
 
     def get_config(self) -> dict[str, Any]:
@@ -171,26 +218,42 @@ class Target(GatePressure):
     def _params(self, name: str) -> Any:
         return (self.params or {}).get(name)
 
+    def _log_name(self, what: str) -> str:
+        return "_".join([self.of, what, *(self.layers or ())])
+
+    def _why_missed(self) -> str:
+        begin = math.ceil(round((1.0 - self.settle) * self._params("epochs"), 6))
+        ended = (
+            "training ended before the last phase"
+            if self._kept is None
+            else "weights from before the last phase were restored"
+        )
+        return (
+            f"{ended}. Give EarlyStopping start_from_epoch={begin}, and a metric of a "
+            "task to watch, as the penalty of gates is in val_loss."
+        )
+
     def _look(self, done: float) -> None:
         if self._looked_at is None:
             self._looked_at = done
             if done:  # resumed: the gates know
                 self._pressure = self._pressed()
         passed, self._looked_at = done - self._looked_at, done
-        if self._kept is not None:
-            return
-        if done >= 1.0 - self.settle:
+        if self._kept is None and done >= 1.0 - self.settle:
             found = self.gates()
             self._kept = masks_for(self.model, found, self.keep, self._measure)
             self._settle_at(self._kept)
             self._hold(self._kept)
-            return
         expected = self._expected()
-        self._shown = {"open_expected": expected}
+        self._shown = {"open_expected": open_expected_of(gates(self.model))}
+        if self.of != "connections":
+            self._shown[self._log_name("expected")] = expected
+        if self._kept is not None:
+            return
         if done < self.dense:
             self._press(0.0)
             return
-        excess = expected - self.goal(done)
+        excess = expected - min(self.goal(done), self._start)
         size = self._loss + abs(self._pressure)
         self._pressure += _PULL * passed * excess * size
         self._press(self._pressure + _PUSH * excess * size)
@@ -209,7 +272,7 @@ class Target(GatePressure):
     def _pressed(self) -> float:
         """The pressure that the gates are under."""
         l0 = sum(float(ops.convert_to_numpy(gate.l0).sum()) for gate in self.gates())
-        return l0 / max(1.0 - self._rest, 1e-9)
+        return l0 / max(self._closable, 1e-9)
 
     def _press(self, pressure: float) -> None:
         for gate, price in zip(self.gates(), self._prices, strict=True):
@@ -225,3 +288,11 @@ class Target(GatePressure):
         size = _HOLD * (self._loss + abs(self._pressure)) / count
         for gate, mask in zip(self.gates(), kept, strict=True):
             gate.set_l0(np.where(mask, -size, size))
+        self._held = self._l0()
+
+    def _is_held(self) -> bool:
+        """Whether the weights are of the last phase, since gates are held in it."""
+        return all(map(np.array_equal, self._l0(), self._held))
+
+    def _l0(self) -> list[np.ndarray]:
+        return [np.array(ops.convert_to_numpy(gate.l0)) for gate in self.gates()]

@@ -821,6 +821,56 @@ def test_clone_without_loss():
     )
 
 
+def gated():
+    x = keras.Input((3,), name="x")
+    slots = layers.SubNetworkRouting(1, 2)(layers.Experts(2, 2)(x))
+    outputs = {"a": layers.Tower()(slots[:, 0])}
+    return models.MultiTaskModel({"x": x}, outputs, tasks=[Binary("a")])
+
+
+def test_weight_decay_excludes_gates_and_what_it_did_before():
+    model = gated()
+    optimizer = keras.optimizers.AdamW(weight_decay=0.5)
+    routing = model.get_layer(index=2)
+    optimizer.exclude_from_weight_decay([routing.kernel], ["bias"])
+    model.compile(optimizer)
+    biases = [weight for weight in model.weights if "bias" in weight.name]
+    for weight in [routing.gate.theta, routing.kernel, *biases]:
+        assert not optimizer._use_weight_decay(weight)
+    assert any(optimizer._use_weight_decay(weight) for weight in model.weights)
+
+
+def test_sparsity_begins_before_other_callbacks_and_ends_after_them():
+    heard = []
+
+    class Hear(keras.callbacks.Callback):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def on_train_begin(self, logs=None):
+            heard.append(f"{self.name} begins")
+
+        def on_epoch_end(self, epoch, logs=None):
+            heard.append(f"{self.name} {epoch}")
+
+        def on_train_end(self, logs=None):
+            heard.append(f"{self.name} ends")
+
+    model = gated()
+    model.compile("adam", sparsity=Hear("gates"))
+    y = {"a": np.zeros(2)}
+    model.fit({"x": np.ones((2, 3))}, y, callbacks=[Hear("user")], verbose=0)
+    assert heard == [
+        "gates begins",
+        "user begins",
+        "gates 0",
+        "user 0",
+        "user ends",
+        "gates ends",
+    ]
+
+
 def test_output_that_is_no_dict():
     x = keras.Input((3,), name="x")
     given = {"inputs": {"x": x}, "outputs": layers.Tower()(x), "tasks": TASKS}

@@ -144,6 +144,15 @@ def test_reloaded_model_keeps_gates_and_their_weight(tmp_path):
     "arguments, text",
     [
         ({"l0": 0.0}, "`l0` should be above 0. Received: l0=0.0"),
+        ({"l0": "x"}, "`l0` should be above 0. Received: l0='x'"),
+        (
+            {"dense_epochs": None},
+            "`dense_epochs` should be at least 0. Received: dense_epochs=None",
+        ),
+        (
+            {"ramp_epochs": float("nan")},
+            "`ramp_epochs` should be above 0. Received: ramp_epochs=nan",
+        ),
         (
             {"dense_epochs": -1},
             "`dense_epochs` should be at least 0. Received: dense_epochs=-1",

@@ -1,5 +1,7 @@
 """A share of the model to keep: what `fit` ends with, and how."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -45,6 +47,137 @@ def test_groups_have_targets_of_their_own():
     )
     second, routing = (np.asarray(gate(training=False)) for gate in gates(model))
     assert (np.sum(second > 0), np.sum(routing > 0)) == (4, 4)
+
+
+def test_groups_have_costs_of_their_own():
+    targets = [
+        Target(0.7, of="flops", layers=["second"]),
+        Target(0.8, of="bytes", layers=["routing"]),
+    ]
+    model, history = fitted(targets)
+    found = gates(model)
+    kept = [np.asarray(gate(training=False)) != 0 for gate in found]
+    for target, gate, mask in zip(targets, found, kept, strict=True):
+        whole = network()
+        [of_group] = [g for g in gates(whole) if g.shape == gate.shape]
+        left = Measure(whole, [of_group], target.of)([mask])
+        assert abs(left - target.keep) < 0.06
+        name = f"{target.of}_share_{target.layers[0]}"
+        np.testing.assert_allclose(history[name][-1], left)
+
+
+class Restore(keras.callbacks.Callback):
+    """Restores the weights of an epoch at the end of training."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.weights = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights(self.weights)
+
+
+class Stop(keras.callbacks.Callback):
+    """Stops after an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.epoch
+
+
+def ended(callback):
+    """A model whose `fit` was ended by a callback, and what was warned of."""
+    model = network()
+    model.compile(keras.optimizers.Adam(5e-3), sparsity=Target(0.5))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SparsityWarning)
+        model.fit(*rows(), batch_size=64, epochs=8, verbose=0, callbacks=[callback])
+    return model, [str(warning.message) for warning in caught]
+
+
+ADVICE = (
+    ". Give EarlyStopping start_from_epoch=6, and a metric of a task to watch, as the "
+    "penalty of gates is in val_loss."
+)
+
+
+def test_weights_restored_from_before_the_last_phase():
+    model, said = ended(Restore(0))
+    assert open_share(model).served == 24
+    assert said[0] == (
+        "Sparsity: 100% of connections are left, 50% were asked for: weights from "
+        "before the last phase were restored" + ADVICE
+    )
+    assert said[1].startswith("Sparsity: None of the 24 gates is closed")
+
+
+def test_training_that_ended_before_the_last_phase():
+    model, said = ended(Stop(1))
+    share = open_share(model)
+    assert said[0] == (
+        f"Sparsity: {share.served / share.total:.0%} of connections are left, 50% were "
+        "asked for: training ended before the last phase" + ADVICE
+    )
+
+
+def test_weights_restored_from_the_last_phase():
+    model, said = ended(Restore(6))
+    assert open_share(model).served == 12
+    assert not any("were asked for" in text for text in said)
+
+
+def test_early_stopping_as_advised():
+    model, said = ended(
+        keras.callbacks.EarlyStopping(
+            "a_auc", mode="min", restore_best_weights=True, start_from_epoch=6
+        )
+    )
+    assert open_share(model).served == 12
+    assert not any("were asked for" in text for text in said)
+
+
+@pytest.mark.parametrize("of", ["connections", "flops"])
+def test_frozen_gates_stay(of):
+    model = network()
+    second, routing = gates(model)
+    model.get_layer("second").trainable = False
+    before = np.asarray(second.theta).copy(), np.asarray(second.l0).copy()
+    _, history = fitted(Target(0.8, of=of), epochs=4, model=model)
+    np.testing.assert_array_equal(second.theta, before[0])
+    np.testing.assert_array_equal(second.l0, before[1])
+    assert np.sum(np.asarray(routing(training=False)) > 0) < 8
+    name = {"connections": "open_share", "flops": "flops_share"}[of]
+    assert abs(history[name][-1] - 0.8) < 0.06
+
+
+def test_target_below_what_frozen_gates_leave():
+    model = network()
+    model.get_layer("second").trainable = False
+    with pytest.raises(ValueError) as error:
+        fitted(Target(0.5), model=model)
+    assert str(error.value) == (
+        "`keep` should be above 0.667, the share of connections that is left with all "
+        "gates closed but the frozen ones; `layers` names those that are to count. "
+        "Received: keep=0.5"
+    )
+
+
+def test_all_gates_are_frozen():
+    model = network()
+    model.get_layer("second").trainable = False
+    with pytest.raises(ValueError) as error:
+        fitted(Target(0.5, layers=["second"]), model=model)
+    assert str(error.value) == (
+        "Target should be used with gates that are trained. Received: all of "
+        "['second/gate/theta'] are frozen"
+    )
 
 
 def test_no_task_loses_its_last_input():
@@ -125,6 +258,34 @@ def test_progress_is_in_the_history():
     assert names <= set(history)
     assert history["inputs_a"][0] == 4
     assert history["open_share"][0] == 1
+
+
+@pytest.mark.parametrize("of", ["connections", "flops", "bytes"])
+def test_progress_is_in_the_bar(of):
+    seen, epochs = [], []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(dict(logs))
+
+        def on_epoch_end(self, epoch, logs=None):
+            epochs.append(dict(logs))
+
+    model = network()
+    model.compile(keras.optimizers.Adam(5e-3), sparsity=Target(0.5, of=of))
+    model.fit(*rows(320), batch_size=64, epochs=4, callbacks=[Watch()], verbose=0)
+    names = {"open_expected"} | ({f"{of}_expected"} - {"connections_expected"})
+    assert {name for name in seen[0] if name.endswith("_expected")} == names
+    assert {name for name in epochs[0] if name.endswith("_expected")} == names
+    probabilities = [np.asarray(gate.open_probability()) for gate in gates(network())]
+    share = np.mean(np.concatenate([p.ravel() for p in probabilities]))
+    np.testing.assert_allclose(seen[0]["open_expected"], share, rtol=1e-5)
+    for logs in seen:
+        assert all(0 < logs[name] < 1.1 for name in names)
+    if of != "connections":
+        assert epochs[0][f"{of}_share"] == 1
+        assert epochs[-1][f"{of}_share"] < 0.6
+        assert seen[-1][f"{of}_expected"] < seen[0][f"{of}_expected"]
 
 
 def test_stock_keras_model():
@@ -231,6 +392,10 @@ def test_gates_with_an_optimizer_of_their_own():
         ({"keep": 0}, "`keep` should be above 0 and below 1. Received: keep=0"),
         ({"keep": 1}, "`keep` should be above 0 and below 1. Received: keep=1"),
         (
+            {"keep": "half"},
+            "`keep` should be above 0 and below 1. Received: keep='half'",
+        ),
+        (
             {"of": "latency"},
             "`of` should be one of ('connections', 'flops', 'bytes'). "
             "Received: of='latency'",
@@ -240,6 +405,18 @@ def test_gates_with_an_optimizer_of_their_own():
             "`dense`, `ramp` and `settle` should be shares of training, at most 1 "
             "together, and the last two above 0. Received: "
             "dense=0.5, ramp=0.4, settle=0.3",
+        ),
+        (
+            {"dense": float("nan")},
+            "`dense`, `ramp` and `settle` should be shares of training, at most 1 "
+            "together, and the last two above 0. Received: "
+            "dense=nan, ramp=0.4, settle=0.3",
+        ),
+        (
+            {"dense": None},
+            "`dense`, `ramp` and `settle` should be shares of training, at most 1 "
+            "together, and the last two above 0. Received: "
+            "dense=None, ramp=0.4, settle=0.3",
         ),
     ],
 )
