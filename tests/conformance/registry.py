@@ -223,11 +223,12 @@ REGISTRY = [
         Entry(
             layers.PrunedTransformation,
             {
-                "groups": [([0, 2], [0]), ([1], [1, 2])],
+                "groups": [([0, 2], [0, 1]), ([1], [2])],
                 "units": 5,
                 "activation": "tanh",
                 "use_bias": True,
                 "apart": apart,
+                "reads": [[0, 2], [2], [1]],
             },
             (3, 4),
         )

@@ -98,7 +98,7 @@ def as_linear(operation: Any, rank: int) -> Any:
 def trained(layer: keras.layers.Layer) -> set[bool]:
     """Whether a layer's weights are trained: one of both, both or neither."""
     weights = layer.weights
-    if isinstance(layer, keras.layers.BatchNormalization):
+    if type(layer) is keras.layers.BatchNormalization:
         weights = [w for w in (layer.gamma, layer.beta) if w is not None]
     return {weight.trainable for weight in weights}
 

@@ -10,10 +10,10 @@ from tfmtl.folding.facts import Facts, training_only_inputs
 from tfmtl.folding.graph import as_functional, is_graph, record
 from tfmtl.folding.inference import as_served
 from tfmtl.folding.merge import merged
-from tfmtl.folding.proof import FoldError, prove
+from tfmtl.folding.proof import FoldError, as_tensors, check_tolerance, prove
 from tfmtl.folding.rebuild import rebuild
 from tfmtl.folding.rows import made_up_rows
-from tfmtl.layers.checks import positive_int
+from tfmtl.layers.checks import entries, positive_int
 from tfmtl.ops.grouping import device_named
 
 
@@ -55,6 +55,12 @@ def fold(
     can be saved, trained on, exported and folded again; the model given is left as
     it is.
 
+    To train on, connections that are closed stay closed. The result is not compiled and
+    holds no optimizer: `compile` it with the optimizer, `balancing`, `loss_weights`,
+    `metrics` and whatever else is to hold again, without `sparsity`. A `MultiTaskModel`
+    keeps its tasks, with their own losses, weights and metrics; what balancing learned
+    starts anew.
+
     Args:
         model: A built Functional or Sequential model.
         inputs: Rows to prove equality on, structured like the model's input.
@@ -79,9 +85,10 @@ def fold(
         The folded model.
 
     Raises:
-        ValueError: If the model is not Functional or Sequential, `tasks` are not
-            names of its outputs, `batch_size` is not positive, or there is no such
-            `device`.
+        ValueError: If the model is not Functional or Sequential or has a layer that
+            cannot be copied, `inputs` are structured unlike its input, `tasks` are not
+            names of its outputs, `tolerance` is negative, `batch_size` is not positive,
+            or there is no such `device`.
         FoldError: If an output differs by more than the tolerance, or the model
             itself gives NaN on the rows.
 
@@ -100,8 +107,10 @@ def fold(
     if batch_size is not None:
         positive_int("batch_size", batch_size)
     device_named(device)
+    check_tolerance(tolerance)
     layout = None if (batch_size, device) == (None, "cpu") else (batch_size, device)
     rows = made_up_rows(model) if inputs is None else inputs
+    rows = as_tensors(model.input, rows)
     graph = as_served(record(model))
     if tasks is not None:
         graph = replace(graph, outputs=_named(tasks, graph.outputs))
@@ -121,12 +130,13 @@ def fold(
 def _named(tasks: Sequence[str], outputs: Any) -> dict[str, Any]:
     """The outputs of these names, in the model's order."""
     names = list(outputs) if isinstance(outputs, dict) else []
-    if isinstance(tasks, str) or not tasks or not set(tasks) <= set(names):
+    kept = entries(tasks)
+    if not kept or not all(name in names for name in kept):
         raise ValueError(
             "`tasks` should be a list of names of the model's outputs, of "
             f"{names or 'a dict, which they are not'}. Received: tasks={tasks!r}"
         )
-    return {name: ref for name, ref in outputs.items() if name in tasks}
+    return {name: ref for name, ref in outputs.items() if name in kept}
 
 
 def training_inputs(model: keras.Model) -> set[str]:

@@ -128,10 +128,11 @@ def record(model: keras.Model) -> Graph:
 
 def is_graph(operation: Any) -> bool:
     """Whether an operation is a model whose calls can be recorded."""
-    if isinstance(operation, keras.Sequential):
-        return bool(operation.built)
-    functional = _functional_class()
-    return isinstance(operation, functional) and type(operation).call is functional.call
+    kinds = (keras.Sequential, _functional_class())
+    return any(
+        isinstance(operation, kind) and type(operation).call is kind.call
+        for kind in kinds
+    ) and bool(operation.built)
 
 
 def as_functional(model: keras.Model) -> keras.Model:

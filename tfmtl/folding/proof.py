@@ -1,10 +1,13 @@
 """Proof that a folded model computes what the model computed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from tfmtl.layers.checks import number
 
 
 class FoldError(ValueError):
@@ -17,6 +20,13 @@ def prove(
     """Compares both models on the same rows.
 
     The folded model may have fewer inputs, and fewer outputs where they are a dict.
+    Strings and equal infinities differ by 0, those that are unlike by infinity.
+
+    Args:
+        model: The model.
+        folded: What was made of it.
+        inputs: Rows, as `as_tensors` gives them.
+        tolerance: The largest difference allowed, or `None`, that of `rounding`.
 
     Returns:
         The largest difference per output, relative to the output where that
@@ -27,37 +37,72 @@ def prove(
     """
     if tolerance is None:
         tolerance = rounding(model)
-    given = _tensors(model.input, inputs)
     names = [tensor.name for tensor in keras.tree.flatten(model.input)]
-    columns = dict(zip(names, keras.tree.flatten(given), strict=True))
+    columns = dict(zip(names, keras.tree.flatten(inputs), strict=True))
     kept = keras.tree.map_structure(lambda tensor: columns[tensor.name], folded.input)
     got = _named(model, folded(kept, training=False))
-    expected = _named(model, model(given, training=False))
+    expected = _named(model, model(inputs, training=False))
     for name in got:
         value = expected[name]
-        if not value.size or np.isnan(value).any():
+        unknown = 0 if _is_text(value) else int(np.isnan(value).sum())
+        if not value.size or unknown:
             raise FoldError(
                 "The rows to prove equality on should be at least one, and such that "
                 f"the model itself gives no NaN: give others as `inputs`. Received: "
                 f"output {name!r} of shape {value.shape} with "
-                f"{int(np.isnan(value).sum())} NaN"
+                f"{unknown} NaN"
             )
     worst = {name: _difference(expected[name], got[name]) for name in got}
     name = max(worst, key=lambda name: np.nan_to_num(worst[name], nan=np.inf))
     if not worst[name] <= tolerance:
+        infinite = np.isinf(worst[name])
+        amount = "an infinite amount" if infinite else f"{worst[name]:g}"
         raise FoldError(
             f"The folded model should give the model's outputs within {tolerance:g}. "
-            f"Received: output {name!r} differs by {worst[name]:g}"
+            f"Received: output {name!r} differs by {amount}"
         )
     return worst
 
 
-def _tensors(symbolic: Any, rows: Any) -> Any:
+def as_tensors(symbolic: Any, rows: Any) -> Any:
+    """Rows as tensors of a model's input.
+
+    Args:
+        symbolic: The model's input.
+        rows: Arrays structured like it; of a dict other columns are ignored.
+
+    Raises:
+        ValueError: If the rows are structured otherwise.
+    """
+    names = [*rows.keys()] if hasattr(rows, "keys") else None
+    received = type(rows).__name__ if names is None else f"the columns {names}"
     if isinstance(symbolic, dict):
-        return {name: _tensors(tensor, rows[name]) for name, tensor in symbolic.items()}
+        if names is None or not set(symbolic) <= set(names):
+            raise ValueError(
+                f"`inputs` should be a dict with the columns {[*symbolic]}. "
+                f"Received: {received}"
+            )
+        return {name: as_tensors(x, rows[name]) for name, x in symbolic.items()}
     if isinstance(symbolic, (list, tuple)):
-        return [_tensors(*pair) for pair in zip(symbolic, rows, strict=True)]
+        if not isinstance(rows, (list, tuple)) or len(rows) != len(symbolic):
+            count = f" of {len(rows)}" if isinstance(rows, (list, tuple)) else ""
+            raise ValueError(
+                f"`inputs` should be a list of {len(symbolic)} arrays. "
+                f"Received: {received}{count}"
+            )
+        return [as_tensors(*pair) for pair in zip(symbolic, rows, strict=True)]
+    if isinstance(rows, Mapping):
+        raise ValueError(f"`inputs` should be one array. Received: {received}")
     return None if rows is None else ops.convert_to_tensor(rows, symbolic.dtype)
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Raises `ValueError` unless a tolerance is `None` or a number, 0 or more."""
+    if tolerance is not None and not number(tolerance) >= 0:
+        raise ValueError(
+            "`tolerance` should be a number, 0 or more. "
+            f"Received: tolerance={tolerance!r}"
+        )
 
 
 def _named(model: keras.Model, outputs: Any) -> dict[str, np.ndarray]:
@@ -72,11 +117,19 @@ def _named(model: keras.Model, outputs: Any) -> dict[str, np.ndarray]:
 
 
 def _difference(expected: np.ndarray, got: np.ndarray) -> float:
-    expected, got = expected.astype("f8"), got.astype("f8")
     if expected.shape != got.shape:
         return float("nan")
-    scale = np.maximum(np.abs(expected), 1.0)
-    return float(np.max(np.abs(expected - got) / scale, initial=0.0))
+    if _is_text(expected):
+        return 0.0 if np.array_equal(expected, got) else float("inf")
+    expected, got = expected.astype("f8"), got.astype("f8")
+    differs = expected != got  # equal infinities do not
+    expected, got = expected[differs], got[differs]
+    size = np.where(np.isinf(expected), 1.0, np.abs(expected))
+    return float(np.max(np.abs(expected - got) / np.maximum(size, 1.0), initial=0.0))
+
+
+def _is_text(values: np.ndarray) -> bool:
+    return values.dtype.kind in "OSU"
 
 
 def rounding(model: keras.Model) -> float:

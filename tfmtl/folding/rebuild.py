@@ -292,7 +292,16 @@ def _same_inputs(model: keras.Model) -> Any:
 
 
 def _copy(operation: keras.Operation, name: str) -> keras.Operation:
-    return type(operation).from_config({**operation.get_config(), "name": name})
+    try:
+        return type(operation).from_config({**operation.get_config(), "name": name})
+    except ValueError as error:
+        raise ValueError(
+            f"Layer {operation.name!r} should be one that its configuration makes "
+            "again. A Lambda is none, unless its function is registered by "
+            "`keras.saving.register_keras_serializable`: write a subclass of "
+            "`keras.layers.Layer` with the function as its `call`. "
+            f"Received: {type(operation).__name__}"
+        ) from error
 
 
 def _copy_state(operation: Any, copy: Any) -> None:

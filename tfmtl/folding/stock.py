@@ -1,8 +1,9 @@
 """How slots pass through Keras' own layers and operations.
 
 What is not named here reads its inputs whole, which is always right and only
-prunes less. The classes behind `keras.ops` are not public: they are taken from a
-recorded call of the public function.
+prunes less; a subclass of what is named may do something else, so it is not. The
+classes behind `keras.ops` are not public: they are taken from a recorded call of the
+public function.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,9 @@ _ELEMENT_WISE_LAYERS = (
     keras.layers.Minimum,
     keras.layers.Multiply,
     keras.layers.ReLU,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
     keras.layers.Subtract,
 )
 _IDENTITIES = (
@@ -74,25 +78,25 @@ def is_identity(call: Call) -> bool:
     if type(operation) is keras.layers.Activation:
         same = operation.activation is keras.activations.linear
     else:
-        same = type(operation) in _IDENTITIES  # a subclass may do something else
+        same = type(operation) in _IDENTITIES
     return same and call.inputs[0].dtype == call.results[0].dtype
 
 
 def is_slot_wise(operation: Any, rank: int) -> bool:
     """Whether output slot k depends on slot k of the inputs alone."""
-    if isinstance(operation, _NORMALIZATIONS):
+    if type(operation) in _NORMALIZATIONS:
         axes = operation.axis
         axes = list(axes) if isinstance(axes, (list, tuple)) else [axes]
         return all(axis in (-1, rank - 1) for axis in axes)
-    if isinstance(operation, _ELEMENT_WISE_LAYERS):
+    if type(operation) in _ELEMENT_WISE_LAYERS:
         return _is_of_keras(getattr(operation, "activation", None))
     return type(operation) in _element_wise_operations()
 
 
 def is_join(operation: Any) -> bool:
     """Whether an operation puts slots one after the other."""
-    kinds: Any = (keras.layers.Concatenate, _class_of(_stack), _class_of(_concatenate))
-    return isinstance(operation, kinds) and operation.axis == 1
+    kinds = (keras.layers.Concatenate, _class_of(_stack), _class_of(_concatenate))
+    return type(operation) in kinds and operation.axis == 1
 
 
 def selected_slots(call: Call, count: int) -> list[int | list[int]] | None:
@@ -107,11 +111,11 @@ def selected_slots(call: Call, count: int) -> list[int | list[int]] | None:
         `None` where the operation does not select slots.
     """
     operation: Any = call.operation
-    if isinstance(operation, unstack()):
+    if type(operation) is unstack():
         return list(range(count)) if operation.axis == 1 else None
-    if isinstance(operation, get_item()):
+    if type(operation) is get_item():
         return _selected_by_key(call.args[1:], count)
-    if isinstance(operation, _class_of(_take)):
+    if type(operation) is _class_of(_take):
         return _selected_by_indices(operation.axis, call, count)
     return None
 

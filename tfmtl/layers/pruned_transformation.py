@@ -13,6 +13,29 @@ from tfmtl.ops.grouping import group_outputs
 Tensor = Any
 
 
+class _Gaps(keras.constraints.Constraint):
+    """Keeps the gaps of a group's kernel at 0, after every optimiser step.
+
+    Args:
+        opened: Booleans `(j, i)`, false where a block of the kernel is a gap.
+    """
+
+    def __init__(self, opened: np.ndarray) -> None:
+        self._opened = opened[:, None, :, None]
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        kernel = ops.convert_to_tensor(kernel)
+        j, _, i, _ = self._opened.shape
+        d, h = kernel.shape[0] // j, kernel.shape[1] // i
+        blocks = ops.reshape(kernel, (j, d, i, h))
+        blocks = ops.where(self._opened, blocks, ops.zeros_like(blocks))
+        return ops.reshape(blocks, kernel.shape)
+
+    def initial(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        """A kernel to start with."""
+        return self(keras.initializers.GlorotUniform()(shape, dtype))
+
+
 @keras.saving.register_keras_serializable(package="tfmtl")
 class PrunedTransformation(keras.layers.Layer):
     """Routing between slots with the closed connections left out.
@@ -26,7 +49,7 @@ class PrunedTransformation(keras.layers.Layer):
     Outputs are computed in groups: one product of the slots that a group reads,
     side by side, with the group's kernel. `tfmtl.folding.fold` makes this layer;
     it is an ordinary trainable layer. Where a group holds outputs that read
-    different slots, the gaps in its kernel are zeros at the start.
+    different slots, its kernel has gaps: zeros that stay zero in training.
 
     Args:
         groups: Pairs `(inputs, outputs)` of slot indices; the groups' outputs,
@@ -36,10 +59,13 @@ class PrunedTransformation(keras.layers.Layer):
         use_bias: Whether to add a bias. Defaults to `False`.
         apart: Whether to return the outputs as a list, which saves putting them
             together where they are read one by one. Defaults to `False`.
+        reads: For each output the input slots that it reads, of those of its group.
+            Defaults to `None`, all of them.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: If the outputs are not 0, 1, 2, … in order.
+        ValueError: If the outputs are not 0, 1, 2, … in order, or `reads` does not
+            fit the groups.
 
     Example:
         >>> import keras, tfmtl
@@ -57,6 +83,7 @@ class PrunedTransformation(keras.layers.Layer):
         activation: Any = None,
         use_bias: bool = False,
         apart: bool = False,
+        reads: Sequence[Sequence[int]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,6 +99,17 @@ class PrunedTransformation(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.apart = apart
+        every = [inputs for inputs, outputs in self.groups for _ in outputs]
+        self.reads = every if reads is None else [list(inputs) for inputs in reads]
+        if len(self.reads) != self.num_outputs or any(
+            set(own) - set(inputs)
+            for own, inputs in zip(self.reads, every, strict=True)
+        ):
+            raise ValueError(
+                f"`reads` should have {self.num_outputs} lists of slots, each of those "
+                f"that the output's group reads. Received: reads={self.reads}"
+            )
+        self._gaps = [self._gaps_of(*group) for group in self.groups]
 
     @classmethod
     def of(
@@ -105,10 +143,11 @@ class PrunedTransformation(keras.layers.Layer):
         """
         blocks = kernel[inputs][:, :, outputs]
         _, width, _, units = blocks.shape
-        opened = blocks.any(axis=(1, 3)).T
+        opened = _connections(blocks)
         groups = group_outputs(opened, width, units, batch_size, device)
         kernels = [_block(blocks, reads, computes) for reads, computes in groups]
-        outputs = outputs[[i for _, computes in groups for i in computes]]
+        order = [i for _, computes in groups for i in computes]
+        outputs, slots = outputs[order], _slots(opened[order])
         new_bias = np.einsum("jd,jdih->ih", constants, kernel)[outputs]
         if bias is not None:
             new_bias = new_bias + bias[outputs]
@@ -117,7 +156,7 @@ class PrunedTransformation(keras.layers.Layer):
         in_order = [
             (reads, [next(numbers) for _ in computes]) for reads, computes in groups
         ]
-        layer = cls(in_order, units, use_bias=use_bias, **kwargs)
+        layer = cls(in_order, units, use_bias=use_bias, reads=slots, **kwargs)
         layer.build((None, len(inputs), width))
         layer.set_weights([*kernels, *([new_bias] if use_bias else [])])
         return layer, outputs
@@ -127,13 +166,15 @@ class PrunedTransformation(keras.layers.Layer):
         if isinstance(input_shape[0], (list, tuple)):
             input_shape = (None, len(input_shape), input_shape[0][-1])
         self.slots, self.width = known_slots("PrunedTransformation", input_shape)
+        groups = zip(self.groups, self._gaps, strict=True)
         self.kernels = [
             self.add_weight(
                 name=f"kernel_{k}",
                 shape=(len(inputs) * self.width, len(outputs) * self.units),
-                initializer="glorot_uniform",
+                initializer=gaps.initial if gaps else "glorot_uniform",
+                constraint=gaps,
             )
-            for k, (inputs, outputs) in enumerate(self.groups)
+            for k, ((inputs, outputs), gaps) in enumerate(groups)
         ]
         self.bias = None
         if self.use_bias:
@@ -142,11 +183,15 @@ class PrunedTransformation(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the upper sub-networks, `(batch, i, h)` or one by one."""
+        kernels = self.kernels
+        if training:  # no gradient for gaps, which norms and averages would count
+            pairs = zip(kernels, self._gaps, strict=True)
+            kernels = [gaps(kernel) if gaps else kernel for kernel, gaps in pairs]
         products = [
             ops.matmul(self._side_by_side(inputs, reads), kernel)
-            for (reads, _), kernel in zip(self.groups, self.kernels, strict=True)
+            for (reads, _), kernel in zip(self.groups, kernels, strict=True)
         ]
         if self.apart:
             return self._one_by_one(products)
@@ -176,7 +221,7 @@ class PrunedTransformation(keras.layers.Layer):
 
     def slot_reads(self) -> np.ndarray:
         """Which inputs each output reads, `(i, j)`: where its block is not 0."""
-        return np.any(self._dense_kernel() != 0, axis=(1, 3)).T
+        return _connections(self._dense_kernel())
 
     def fold(
         self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
@@ -284,7 +329,12 @@ class PrunedTransformation(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "apart": self.apart,
+            "reads": self.reads if any(self._gaps) else None,
         }
+
+    def _gaps_of(self, inputs: list[int], outputs: list[int]) -> _Gaps | None:
+        opened = np.array([[j in self.reads[i] for i in outputs] for j in inputs])
+        return None if opened.all() else _Gaps(opened)
 
     def _dense_bias(self) -> np.ndarray:
         if self.bias is None:
@@ -303,6 +353,7 @@ class PrunedTransformation(keras.layers.Layer):
             activation=activation,
             use_bias=use_bias,
             apart=apart,
+            reads=_slots(_connections(kernel)),
             trainable=self.trainable,
             name=self.name,
             dtype=self.dtype_policy,
@@ -345,6 +396,15 @@ class PrunedTransformation(keras.layers.Layer):
             view[reads] = block
             dense[:, :, computes] = view
         return dense
+
+
+def _connections(kernel: np.ndarray) -> np.ndarray:
+    """Which inputs each output of a kernel `(j, d, i, h)` reads, `(i, j)`."""
+    return np.any(kernel != 0, axis=(1, 3)).T
+
+
+def _slots(reads: np.ndarray) -> list[list[int]]:
+    return [np.flatnonzero(row).tolist() for row in reads]
 
 
 def _block(kernel: np.ndarray, reads: list[int], computes: list[int]) -> np.ndarray:

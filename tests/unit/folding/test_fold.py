@@ -574,3 +574,14 @@ def test_slots_that_are_moved_and_filled_in_fold_to_no_more_layers():
     folded = fold(model)
     assert_same(model, folded)
     assert len(fold(folded).layers) == len(folded.layers)
+
+
+def test_a_fold_is_the_same_each_time(ranker, hand_written):
+    set_gates(ranker.get_layer("level_2"), np.arange(20).reshape(5, 4) % 3)
+    set_gates(hand_written.get_layer("level_2"), np.eye(3, 4))
+    for model in (ranker, hand_written):
+        one, two = fold(model), fold(model)
+        assert one.get_config() == two.get_config()
+        assert [w.path for w in one.weights] == [w.path for w in two.weights]
+        for first, second in zip(one.get_weights(), two.get_weights(), strict=True):
+            np.testing.assert_array_equal(first, second)
