@@ -29,7 +29,7 @@ from tfmtl.serving.scan import Scan
 from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.side_by_side import SideBySide
 from tfmtl.serving.signatures import signatures
-from tfmtl.serving.stateless import read_weights, serving_function
+from tfmtl.serving.stateless import read_weights, served_type, serving_function
 from tfmtl.serving.tables import (
     TableError,
     table_errors,
@@ -105,10 +105,11 @@ def export(
     """Exports a model to `<base>/<version>`, checked in TensorFlow's C++ session.
 
     Raw columns in, task names out: the signature `serving_default` takes the model's
-    inputs, without those that matter in training alone, and gives float32 outputs. Each
-    output has a signature of its own, named like it, that computes this output only: a
-    task, or the score of `tfmtl.models.with_score`. `serving_examples` takes
-    `tf.train.Example`s, as `classify_<task>` and `regress_<task>` do; see
+    inputs, without those that matter in training alone, and gives float32 outputs, or
+    int64 and strings where the model gives whole numbers and strings. Each output has a
+    signature of its own, named like it, that computes this output only: a task, or the
+    score of `tfmtl.models.with_score`. `serving_examples` takes `tf.train.Example`s, as
+    `classify_<task>` and `regress_<task>` do; see
     `tfmtl.serving.signatures`. Large tables are variables, smaller weights constants of
     one function that all signatures call, and vocabularies of 1,000 values and more are
     files in `assets/`.
@@ -214,6 +215,12 @@ def _check_model(model: Any) -> None:
                 f"keras.Model(inputs={{...}}, outputs={{...}}). Received: "
                 f"model.{kind}={tensors!r}"
             )
+    for name, tensor in model.output.items():
+        if not tensor.shape:
+            raise ValueError(
+                f"`model.output[{name!r}]` should have one row for each example. "
+                f"Received: {tensor!r}"
+            )
     names: dict[str, str] = {}
     for name, tensor in model.input.items():
         _check_input(name, tensor)
@@ -305,14 +312,14 @@ def _save(model: keras.Model, folder: Path) -> None:
 
 
 def _answers(model: keras.Model, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The Keras model's outputs, in float32."""
+    """The Keras model's outputs, in the types that are served."""
     tensors = {
         name: tf.convert_to_tensor(rows[name], tensor.dtype)
         for name, tensor in model.input.items()
     }
     outputs = model(tensors, training=False)
     return {
-        name: keras.ops.convert_to_numpy(value).astype(np.float32)
+        name: tf.cast(value, served_type(value.dtype.name)).numpy()
         for name, value in sorted(outputs.items())
     }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from tfmtl.serving.publish import locked, replace_file, versions
+from tfmtl.serving.publish import folder_of, locked, replace_file, versions
 from tfmtl.serving.saved_model import PathLike
 from tfmtl.serving.verify import verify
 
@@ -227,7 +227,7 @@ def _check(folder: Path, version: int, check: bool) -> None:
             f"`version` should be one of {list(existing)}, which are in {folder}. "
             f"Received: version={version}"
         )
-    problems = verify(folder / str(version)).problems if check else ()
+    problems = verify(folder_of(folder, version)).problems if check else ()
     if problems:
         raise ValueError(
             f"`version` should verify. Received: version={version}, where "

@@ -63,16 +63,14 @@ def with_signatures(folder: Path, signatures: Signatures) -> None:
     [old] = proto.meta_graphs
     with tf.Graph().as_default() as graph:
         made = signatures(*_default(old, graph))
+        _initialise(old, graph)
         new = tf.compat.v1.train.export_meta_graph(
             graph=graph, saver_def=old.saver_def, strip_default_attrs=True
         )
-        initialises = _initialises(old, graph)
     new.meta_info_def.tags.extend(old.meta_info_def.tags)
     new.asset_file_def.extend(old.asset_file_def)
     for name, signature in made.items():
         new.signature_def[name].CopyFrom(_signature_def(signature))
-    if initialises:
-        new.signature_def[INIT_OP].CopyFrom(old.signature_def[INIT_OP])
     old.CopyFrom(new)
     file.write_bytes(proto.SerializeToString(deterministic=True))
 
@@ -118,11 +116,13 @@ def _default(
     return Signature(inputs, apart(outputs)), model
 
 
-def _initialises(written: meta_graph_pb2.MetaGraphDef, graph: tf.Graph) -> bool:
-    """Whether loading has more to do than to read variables."""
+def _initialise(written: meta_graph_pb2.MetaGraphDef, graph: tf.Graph) -> None:
+    """Says what loading has to do beyond reading variables, where it has."""
     [info] = written.signature_def[INIT_OP].outputs.values()
     operation = graph.get_operation_by_name(info.name)
-    return operation.type != "NoOp" or bool(operation.control_inputs)
+    if operation.type != "NoOp" or operation.control_inputs:
+        # as a signature `tf.saved_model.load` would not give it the vocabularies' paths
+        graph.add_to_collection("saved_model_main_op", operation)
 
 
 def _signature_def(signature: Signature) -> meta_graph_pb2.SignatureDef:

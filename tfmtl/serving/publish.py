@@ -96,12 +96,18 @@ def choose_version(base: PathLike, version: int | None) -> int:
         The version.
 
     Raises:
-        ValueError: If it is not an integer from 0 to 2**63 - 1.
+        ValueError: If it is not an integer from 0 to 2**63 - 1, or `base` is no folder
+            of this machine.
         FileExistsError: If it exists.
 
     Example:
         `choose_version("models/ranker", None)  # 3`
     """
+    if "://" in str(base):
+        raise ValueError(
+            "`base` should be a folder; `tfmtl.serving.upload` takes a version from "
+            f"there to an object store. Received: base={base}"
+        )
     existing = versions(base)
     if version is None:
         version = max(existing, default=0) + 1

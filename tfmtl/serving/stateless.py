@@ -132,7 +132,24 @@ def _tensor(weight: tf.Variable | np.ndarray) -> tf.Tensor:
 
 def _finish(output: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     output.set_shape((None, *shape[1:]))
-    return tf.cast(output, tf.float32)
+    return tf.cast(output, served_type(output.dtype.name))
+
+
+def served_type(dtype: str) -> str:
+    """The type that clients get of an output: float32, but for identifiers.
+
+    Args:
+        dtype: Its type in the model.
+
+    Returns:
+        `"int64"` for whole numbers, `"string"` for texts, else `"float32"`.
+
+    Example:
+        `served_type("int32")  # int64`
+    """
+    if dtype == "string":
+        return dtype
+    return "int64" if keras.backend.is_int_dtype(dtype) else "float32"
 
 
 def walk(root: keras.Layer, wanted: Callable[[Any], bool]) -> Iterator[Any]:

@@ -341,3 +341,32 @@ def test_inputs_that_no_client_can_send_are_refused(tmp_path):
     model = keras.Model({"x": x}, {"y": keras.ops.cast(x, "float32")})
     with pytest.raises(ValueError, match="of a type that clients have"):
         export(model, tmp_path)
+
+
+def test_identifiers_are_served_as_they_are(tmp_path):
+    ids = keras.Input((1,), dtype="int64", name="ids")
+    name = keras.Input((1,), dtype="string", name="name")
+    written = export(
+        keras.Model({"ids": ids, "name": name}, {"id": ids + 0, "same": name}), tmp_path
+    )
+    rows = {
+        "ids": np.array([[2**40 + 1], [16777217]]),
+        "name": np.array([["ü"], [""]], object),
+    }
+    found = run_in_cpp_session(written.path, rows)
+    np.testing.assert_array_equal(found["id"], rows["ids"])
+    assert found["same"].ravel().tolist() == ["ü".encode(), b""]
+
+
+def test_outputs_without_rows_are_refused(tmp_path):
+    x = keras.Input((2,), name="x")
+    model = keras.Model({"x": x}, {"y": keras.ops.sum(x)})
+    message = r"`model.output\['y'\]` should have one row for each example. Received: "
+    with pytest.raises(ValueError, match=message):
+        export(model, tmp_path)
+
+
+def test_object_stores_are_refused(model):
+    message = "`base` should be a folder; .* Received: base=gs://bucket/ranker"
+    with pytest.raises(ValueError, match=message):
+        export(model, "gs://bucket/ranker")

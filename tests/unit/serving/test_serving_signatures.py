@@ -100,8 +100,7 @@ def served(path):
 
 
 def test_names_and_methods(path, ranker):
-    found = dict(read_meta_graph(path).signature_def)
-    del found["__saved_model_init_op"]
+    found = read_meta_graph(path).signature_def
     each = set(ranker.output)
     assert {"score", "buy_conditional"} <= each or "score" in each
     assert set(found) == {"serving_default", "serving_examples", *METHODS, *each}
@@ -235,8 +234,15 @@ def test_only_what_has_look_ups_is_initialised(tmp_path, count):
         columns.append(features.Categorical("word", vocabulary=words))
     written = export(models.mmoe(columns, [tasks.Binary("click")]), tmp_path)
     found = read_meta_graph(written.path)
-    assert ("__saved_model_init_op" in found.signature_def) == bool(words)
+    assert ("saved_model_main_op" in found.collection_def) == bool(words)
     assert len(found.asset_file_def) == bool(words)
+    rows = {"x": np.ones((2, 1), "f4")}
+    if words:
+        rows["word"] = np.array([["word 3"], ["?"]], object)
+    served = run_in_cpp_session(written.path, rows)["click"]
+    loaded = tf.saved_model.load(str(written.path)).signatures["click"]
+    found = loaded(**{name: tf.constant(values) for name, values in rows.items()})
+    np.testing.assert_allclose(found["click"], served, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["serving_default", "serving_examples"])
