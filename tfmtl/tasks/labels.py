@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from tfmtl.tasks.losses import column
 from tfmtl.tasks.task import Task
 
 Tensor = Any
@@ -28,7 +29,8 @@ def complete_labels(
         outputs: Predictions by task name, which tell the batch size.
 
     Returns:
-        Labels `(batch, label_units)` by task name, one wider with `within`, float32.
+        Labels `(batch, label_units)` by task name, one wider with `within`; float32,
+        or float64 where `floatx` is that.
 
     Raises:
         ValueError: If a label is that of no task, or its shape does not fit.
@@ -48,10 +50,13 @@ def complete_labels(
     columns = columns if isinstance(columns, Mapping) else {}
     sentinels = {task.name: task.missing for task in tasks}
     found: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}  # as found, for a later task's `where`
     for task in tasks:
-        label = _label(task, labels, columns, outputs, sentinels)
+        label = _label(task, {**labels, **given}, columns, outputs, sentinels)
         if task.after is not None and labels.get(task.name) is not None:
             label = ops.where(found[task.after] == 0, 0.0, label)
+        if labels.get(task.name) is not None:
+            given[task.name] = label
         if task.within is not None:
             lists = _lists(_found(task.within, task, labels, columns))
             label = ops.concatenate([label, lists], axis=1)
@@ -90,6 +95,7 @@ def step_weights(tasks: Sequence[Task], labels: Mapping[str, Tensor]) -> dict[st
 
     The label of who did not take a step before is known to be 0. Where only some of
     those who took it have a label, all of these zeros would make the step look rare.
+    The share is that of the batch: one should hold several who took each step.
 
     Args:
         tasks: Tasks, steps after those they depend on.
@@ -116,9 +122,9 @@ def step_weights(tasks: Sequence[Task], labels: Mapping[str, Tensor]) -> dict[st
     for name, step in after.items():
         if step is None:
             continue
-        weights = ops.cast(ops.logical_not(ops.isnan(labels[name])), "float32")
+        weights = column(ops.logical_not(ops.isnan(labels[name])))
         while step is not None:
-            took = ops.cast(labels[step] > 0, "float32")
+            took = column(labels[step] > 0)
             count = ops.sum(took)
             mean = ops.sum(weights * took) / ops.maximum(count, 1.0)
             mean = ops.where(count > 0, mean, 1.0)
@@ -146,7 +152,13 @@ def _label(
     _check_width(f"The label of task {task.name!r}", label, task.label_units)
     label = _known(label, task.missing)
     if task.where is not None:
-        condition = column(_found(task.where, task, labels, columns))
+        condition = _found(task.where, task, labels, columns)
+        if "string" in str(getattr(condition, "dtype", "")):
+            raise ValueError(
+                f"The column {task.where!r} of task {task.name!r} should be numbers. "
+                "Received: dtype=string"
+            )
+        condition = column(condition)
         _check_width(f"The column {task.where!r} of task {task.name!r}", condition, 1)
         condition = _known(condition, sentinels.get(task.where))
         label = ops.where(condition > 0, label, float("nan"))
@@ -188,11 +200,5 @@ def _lists(values: Tensor) -> Tensor:
     is_text = "string" in str(values.dtype)
     known = values != "" if is_text else values >= 0
     alike = ops.equal(ops.expand_dims(values, 1), ops.expand_dims(values, 0))
-    first = ops.cast(ops.argmax(ops.cast(alike, "int32"), axis=1), "float32")
-    return ops.expand_dims(ops.where(known, first, float("nan")), 1)
-
-
-def column(values: Tensor) -> Tensor:
-    """`(batch,)` as `(batch, 1)`, in float32."""
-    values = ops.cast(values, "float32")
-    return ops.expand_dims(values, 1) if len(values.shape) == 1 else values
+    first = column(ops.argmax(ops.cast(alike, "int32"), axis=1))
+    return ops.where(ops.expand_dims(known, 1), first, float("nan"))

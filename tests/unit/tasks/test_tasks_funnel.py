@@ -170,6 +170,28 @@ def test_who_did_not_take_a_step_took_none_after_it():
     np.testing.assert_allclose(weights["buy"][:, 0], buy, rtol=1e-6)
 
 
+def test_a_label_that_does_not_exist_opens_no_other():
+    tasks = [
+        Binary("click"),
+        Binary("conv", where="click"),
+        Binary("repeat", where="conv"),
+    ]
+    labels = {"click": [0.0, 1, 1], "conv": [1.0, 1, 0], "repeat": [1.0, 1, 1]}
+    arrays = {name: np.array(values) for name, values in labels.items()}
+    found = complete_labels(tasks, arrays, {}, {})
+    nan = float("nan")
+    np.testing.assert_array_equal(found["conv"][:, 0], [nan, 1, 0])
+    np.testing.assert_array_equal(found["repeat"][:, 0], [nan, 1, nan])
+
+
+def test_where_is_a_number():
+    tasks = [Binary("click", where="country")]
+    columns = {"country": keras.ops.convert_to_tensor([["de"], ["at"]], "string")}
+    message = "The column 'country' of task 'click' should be numbers. Received: dtype"
+    with pytest.raises(ValueError, match=message):
+        complete_labels(tasks, {"click": np.ones(2)}, columns, {})
+
+
 def test_label_of_a_step_that_is_left_out():
     model = network(three_steps())
     model.compile("sgd", metrics={})
