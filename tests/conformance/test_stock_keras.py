@@ -109,6 +109,29 @@ def test_a_layer_in_a_subclassed_model(entry):
 
 
 @each_layer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_step_in_mixed_precision(entry, policy):
+    x = keras.Input(entry.input_shape, dtype=entry.input_dtype)
+    layer = entry.called(x, name="tested", dtype=policy)
+    check_a_step(set_weights(keras.Model(x, layer)), entry.rows(8))
+
+
+@each_recipe
+def test_several_batches_of_which_the_last_is_short(name):
+    model = recipe(name)
+    rows, y = columns(model, 11), labels(model, 11)
+    expected = answers(model, rows)
+    got = model.predict(rows, batch_size=4, verbose=0)
+    assert largest_difference(got, expected) <= 1e-6
+    model.compile("adam")
+    history = model.fit(rows, y, batch_size=4, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert {task: p.shape for task, p in got.items()} == {
+        task: p.shape for task, p in model.predict(rows, 4, verbose=0).items()
+    }
+
+
+@each_layer
 def test_copies_of_a_layer(entry):
     model, rows = entry.model(), {"x": entry.rows(5)}
     copies = [

@@ -1,5 +1,6 @@
 """Every recipe against a loop written from its equations."""
 
+import keras
 import numpy as np
 import pytest
 import recipe_twins
@@ -48,7 +49,7 @@ def filled(model, seed):
     return model
 
 
-def compare(recipe, seed, batch, width, tasks, arguments, *counts):
+def compare(recipe, seed, batch, width, tasks, arguments, *counts, tolerance=1e-6):
     """A recipe's outputs with those of its twin.
 
     Args:
@@ -59,6 +60,7 @@ def compare(recipe, seed, batch, width, tasks, arguments, *counts):
         tasks: Number of tasks.
         arguments: The recipe's arguments.
         *counts: The twin's further arguments.
+        tolerance: Largest difference, also in relation to the twin's answer.
     """
     x = Numeric("x", width=width, mean=(0.0,) * width, std=(1.0,) * width)
     build = getattr(models, recipe)
@@ -71,7 +73,9 @@ def compare(recipe, seed, batch, width, tasks, arguments, *counts):
     got = model({"x": rows}, training=False)
     assert list(got) == list(expected)
     for name in names:
-        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            got[name], expected[name], rtol=tolerance, atol=tolerance
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -165,3 +169,52 @@ def test_cgc(seed):
 def test_cross_stitch(seed):
     levels = some_levels(seed)
     compare("cross_stitch", seed, *sizes(seed), {"levels": levels}, len(levels))
+
+
+@pytest.mark.parametrize(
+    "recipe, arguments, counts",
+    [
+        ("single_task", {"bottom": (4, 3)}, ()),
+        ("shared_bottom", {"bottom": (4, 3)}, ()),
+        ("omoe", {"experts": 3, "levels": [4, 2]}, (3, 2)),
+        ("mmoe", {"experts": 3, "levels": [4, 2]}, (3, 2)),
+        ("ple", {"specific": 2, "shared": 1, "levels": [4, 2]}, ([2, 2, 2], 1, 2)),
+        ("cgc", {"specific": 1, "shared": 2, "units": 4}, ([1, 1, 1], 2)),
+        ("adatt", {"specific": 2, "shared": 1, "levels": [4, 2]}, ([2, 2, 2], 1, 2)),
+        ("cross_stitch", {"levels": [4, 2]}, (2,)),
+    ],
+)
+def test_in_float64(recipe, arguments, counts):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        compare(recipe, 1, 4, 3, 3, arguments, *counts, tolerance=1e-9)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.parametrize(
+    "recipe, arguments, read, layer",
+    [
+        ("mmoe", {"levels": [3, 3]}, "level_2_mixture", "level_2"),
+        ("snr", {}, "level_2", "level_2_expert"),
+    ],
+)
+def test_unlike_layers_of_an_upper_level(recipe, arguments, read, layer):
+    """Expert k reads slot k of what the level below passes on."""
+    experts = [keras.layers.Dense(3, "relu"), keras.layers.Dense(3)]
+    if recipe == "mmoe":
+        arguments = {**arguments, "experts": experts}
+    else:
+        arguments = {"levels": [(2, 4), (experts, 3)]}
+    x = Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = filled(getattr(models, recipe)([x], TASKS, **arguments), 5)
+    outputs = [model.get_layer(f"{layer}_{k}").output for k in (1, 2)]
+    parts = keras.Model(model.input, [model.get_layer(read).output, *outputs])
+    rows = generator_of(6).normal(size=(4, 3)).astype("f4")
+    slots, *got = map(keras.ops.convert_to_numpy, parts({"x": rows}))
+    for k, found in enumerate(got):
+        kernel, bias = model.get_layer(f"{layer}_{k + 1}").get_weights()
+        expected = slots[:, k] @ kernel + bias
+        expected = expected if k else np.maximum(expected, 0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

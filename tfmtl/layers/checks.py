@@ -34,6 +34,16 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
     return tuple(positive_int(name, width) for width in found)
 
 
+def some_widths(name: str, value: Any) -> tuple[int, ...]:
+    """As `widths`, of which there should be one or more."""
+    found = widths(name, value)
+    if not found:
+        raise ValueError(
+            f"`{name}` should be one or more widths. Received: {name}={value!r}"
+        )
+    return found
+
+
 def mapping(name: str, value: Any, taken: Sequence[str] = ()) -> dict[str, Any]:
     """Returns a copy of arguments by name, none of them `taken`; of `None`, none.
 
@@ -61,6 +71,18 @@ def share(name: str, value: Any) -> float:
             f"`{name}` should be at least 0 and less than 1. Received: {name}={value!r}"
         )
     return float(value)
+
+
+def known_width(layer: str, shape: tuple[Any, ...]) -> int:
+    """The width of a `(batch, …, width)` shape, of one tensor."""
+    several = any(isinstance(size, list | tuple) for size in shape)
+    if several or len(shape) < 2 or shape[-1] is None:
+        received = [tuple(one) for one in shape] if several else tuple(shape)
+        raise ValueError(
+            f"{layer} should be called on one tensor of known width. "
+            f"Received: shape={received}"
+        )
+    return int(shape[-1])
 
 
 def known_slots(layer: str, shape: tuple[Any, ...]) -> tuple[int, int]:

@@ -362,4 +362,5 @@ class DSelectKGate(keras.layers.Layer):
             weight = ops.cast(incomplete[:, None], selectors.dtype)
             penalties = penalties + weight * reachability_penalty(selectors)
         batch = ops.cast(ops.maximum(ops.shape(selectors)[0], 1), selectors.dtype)
-        self.add_loss(ops.sum(penalties) / batch)
+        penalty = ops.sum(penalties) / batch
+        self.add_loss(ops.cast(penalty, keras.config.floatx()))  # as losses are

@@ -8,7 +8,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import entries, known_slots, positive_int, share, widths
+from tfmtl.layers.checks import (
+    entries,
+    known_slots,
+    known_width,
+    positive_int,
+    share,
+    some_widths,
+)
 from tfmtl.layers.initializers import own, stacked
 from tfmtl.layers.normalization import as_affine, check_normalization, normalization
 from tfmtl.ops import experts
@@ -37,7 +44,8 @@ class Experts(keras.layers.Layer):
         activation: Keras activation. Defaults to `"relu"`.
         kernel_initializer: Initializer of one expert's `(d, units)` kernel.
             Defaults to `"glorot_uniform"`.
-        kernel_regularizer: Regulariser of the kernels. Defaults to `None`.
+        kernel_regularizer: Regulariser of the kernels, one that sums over elements,
+            such as L2: it gets those of all experts at once. Defaults to `None`.
         dropout: Share of values dropped in training, after each hidden layer.
             Defaults to 0.
         normalization: `"batch"` or `"layer"`: each expert's hidden layers have
@@ -73,11 +81,7 @@ class Experts(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.num_experts = positive_int("num_experts", num_experts)
-        self.units = widths("units", units)
-        if not self.units:
-            raise ValueError(
-                f"`units` should be one or more widths. Received: units={units!r}"
-            )
+        self.units = some_widths("units", units)
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -97,8 +101,8 @@ class Experts(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Creates a stacked kernel and bias for each hidden layer."""
+        width = known_width("Experts", input_shape)
         self._read = self._slots_read(input_shape)
-        width = input_shape[-1]
         self.kernels, self.biases = [], []
         self.normalizations: list[keras.layers.Layer] = []  # per hidden layer, expert
         for k, units in enumerate(self.units, 1):

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_slots, mapping
-from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.layers.checks import known_slots
+from tfmtl.layers.hard_concrete_gate import HardConcreteGate, gate_arguments
 from tfmtl.layers.slots import ScaleSlots
 
 Tensor = Any
@@ -57,7 +57,7 @@ class FieldGate(keras.layers.Layer):
         super().__init__(**kwargs)
         self.fields = [str(name) for name in fields]
         taken = ("shape", "name", "dtype")
-        self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
+        self.hard_concrete = gate_arguments(hard_concrete, taken)
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate."""

@@ -1,5 +1,6 @@
 """The hard-concrete gate as a Keras layer."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import entries, number, positive_int
+from tfmtl.layers.checks import entries, mapping, number, positive_int
 from tfmtl.ops import hard_concrete, hard_concrete_sample, open_probability
 
 Tensor = Any
@@ -35,7 +36,8 @@ class L0Penalty(keras.regularizers.Regularizer):
         log_alpha = self.gate.rate_multiplier * ops.cast(theta, "float32")
         l0 = ops.convert_to_tensor(self.gate.l0)
         offset = ops.maximum(-l0, 0.0)  # without gradient
-        return ops.sum(l0 * self.gate.penalised(log_alpha) + offset)
+        penalty = ops.sum(l0 * self.gate.penalised(log_alpha) + offset)
+        return ops.cast(penalty, keras.config.floatx())  # as losses are
 
 
 class _Clamp(keras.constraints.Constraint):
@@ -251,6 +253,26 @@ class HardConcreteGate(keras.layers.Layer):
 
     def _initial_theta(self, shape: Any, dtype: Any = None) -> Tensor:
         return self.log_alpha_initializer(shape, dtype=dtype) / self.rate_multiplier
+
+
+def gate_arguments(given: Any, taken: Sequence[str]) -> dict[str, Any]:
+    """Returns a copy of a gate's arguments, as a layer with a gate is given them.
+
+    Args:
+        given: Arguments by name; `None` for none.
+        taken: What the layer says itself.
+
+    Raises:
+        ValueError: If it is no dict, or has what the layer says or no gate takes.
+    """
+    found = mapping("hard_concrete", given, taken)
+    known = {*inspect.signature(HardConcreteGate).parameters, "trainable"} - {"kwargs"}
+    if set(found) - known:
+        raise ValueError(
+            "`hard_concrete` should be a dict of arguments of a HardConcreteGate, of "
+            f"{sorted(known - set(taken))}. Received: hard_concrete={given!r}"
+        )
+    return found
 
 
 def _check_range(name: str, value: float, fits: bool, expected: str) -> None:

@@ -72,9 +72,19 @@ def copy_of(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
     Args:
         layer: The layer to copy; it is left alone.
         name: Name of the copy, which decides its seeds.
+
+    Raises:
+        ValueError: If the layer cannot be made from its configuration.
     """
-    config = reseeded(layer.get_config(), name)
-    return type(layer).from_config({**config, "name": name})
+    try:
+        config = reseeded(layer.get_config(), name)
+        return type(layer).from_config({**config, "name": name})
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            "A layer to copy should be one that its configuration makes, with "
+            "`get_config` and a constructor that takes `**kwargs`, since a copy is "
+            f"made from it. Received: {layer.name!r} of class {type(layer).__name__}"
+        ) from error
 
 
 def reseeded(config: Any, key: int | str) -> Any:

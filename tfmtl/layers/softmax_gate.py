@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_selector, mapping, pairs, positive_int, share
+from tfmtl.layers.checks import known_selector, pairs, positive_int, share
 from tfmtl.layers.gate_parts import reads_of_selector, smaller_gate
+from tfmtl.layers.hard_concrete_gate import gate_arguments
 from tfmtl.layers.initializers import side_by_side
 from tfmtl.layers.pair_gate import PairGate
 from tfmtl.layers.precision import precise
@@ -51,7 +52,8 @@ class SoftmaxGate(keras.layers.Layer):
             keeps. Defaults to `None`, no such gate.
         kernel_initializer: Initializer of one gate's `(d, experts)` kernel.
             Defaults to `"glorot_uniform"`.
-        kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
+        kernel_regularizer: Regulariser of the kernel, one that sums over elements,
+            such as L2: it gets that of all gates at once. Defaults to `None`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
@@ -91,7 +93,7 @@ class SoftmaxGate(keras.layers.Layer):
         self.hard_concrete = None
         if hard_concrete is not None:
             taken = ("reads", "shape", "name", "dtype")
-            self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
+            self.hard_concrete = gate_arguments(hard_concrete, taken)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed_generator = keras.random.SeedGenerator()

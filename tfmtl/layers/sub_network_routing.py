@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfmtl.layers.checks import known_slots, mapping, positive_int
-from tfmtl.layers.hard_concrete_gate import HardConcreteGate
+from tfmtl.layers.checks import known_slots, positive_int
+from tfmtl.layers.hard_concrete_gate import HardConcreteGate, gate_arguments
 from tfmtl.layers.initializers import stacked
 from tfmtl.layers.pruned_transformation import PrunedTransformation
 from tfmtl.layers.static_mixture import StaticMixture
@@ -46,7 +46,8 @@ class SubNetworkRouting(keras.layers.Layer):
             equation.
         kernel_initializer: Initializer of one upper sub-network's `(j d, h)`
             kernel. Defaults to `"glorot_uniform"`.
-        kernel_regularizer: Regulariser of the kernel. Defaults to `None`.
+        kernel_regularizer: Regulariser of the kernel, one that sums over elements,
+            such as L2: it gets that of all connections at once. Defaults to `None`.
         hard_concrete: Arguments of the `HardConcreteGate`, for example
             `{"l0": 1e-3, "beta": 0.5}`. Defaults to none.
         **kwargs: `name`, `dtype`, `trainable`.
@@ -96,7 +97,7 @@ class SubNetworkRouting(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         taken = ("shape", "name", "dtype")
-        self.hard_concrete = mapping("hard_concrete", hard_concrete, taken)
+        self.hard_concrete = gate_arguments(hard_concrete, taken)
 
     def build(self, input_shape: Any) -> None:
         """Creates the gate, the kernel of a transformation and the bias."""

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.adapted import adapt, adapted, build, is_plain
-from tfmtl.layers.checks import positive_int, share, widths
+from tfmtl.layers.checks import known_width, positive_int, share, widths
 from tfmtl.layers.initializers import own
 from tfmtl.layers.normalization import (
     NORMALIZATIONS,
@@ -105,6 +105,7 @@ class Tower(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Builds the hidden layers and the head."""
+        known_width("Tower", input_shape)
         for layer in [*self.hidden, self.head]:
             build(layer, input_shape)
             input_shape = layer.compute_output_shape(input_shape)

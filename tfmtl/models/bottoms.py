@@ -1,14 +1,16 @@
 """Recipes without gates: single-task networks, Shared-Bottom, cross-stitch."""
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import keras
 import numpy as np
 
 from tfmtl.features import Encoder, encode, encode_apart
 from tfmtl.features.specs import Feature
+from tfmtl.features.specs import Sequence as SequenceFeature
 from tfmtl.layers import StaticMixture
-from tfmtl.layers.checks import number
+from tfmtl.layers.checks import number, some_widths
 from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.models.parts import (
     Arguments,
@@ -44,7 +46,7 @@ def single_task(
         features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         bottom: Widths of each network's hidden layers, or a Keras layer of which
-            each task gets a copy.
+            each task gets a copy; see `mmoe`.
         expert: Further arguments of `Experts`, which hold the hidden layers.
         tower: Arguments of each task's `Tower`.
         name: Name of the model.
@@ -67,7 +69,7 @@ def single_task(
     al., RecSys 2020, section 5.
     """
     check_tasks(tasks)
-    prefixes = [f"task_{task.name}_" for task in tasks]
+    prefixes = _prefixes(features, tasks)
     inputs, vectors = encode_apart(features, prefixes)
     streams = [
         _single(x, bottom, expert, f"{prefix}bottom")
@@ -169,7 +171,6 @@ def cross_stitch(
     2016, eq. 1, with one weight for all units of a stream.
     """
     check_tasks(tasks)
-    levels = check_levels(levels)
     if not 0 <= number(own_share) <= 1:
         raise ValueError(
             f"`own_share` should be from 0 to 1. Received: own_share={own_share!r}"
@@ -181,6 +182,7 @@ def cross_stitch(
             f"`streams` should be a list of Keras layers, one for each of {size} "
             f"tasks. Received: streams={streams!r}"
         )
+    levels = check_levels(levels, experts)
     inputs, x = encode(features)
     others = (1 - own_share) / (size - 1) if size > 1 else 0.0
     mixing = np.full((size, size), others)
@@ -196,6 +198,25 @@ def cross_stitch(
     return assemble(inputs, keras.ops.unstack(x, size, axis=1), tasks, tower, name)
 
 
+def _prefixes(
+    features: Sequence[Feature] | Encoder, tasks: Sequence[Task]
+) -> list[str]:
+    """The start of the names of each task's layers.
+
+    It has the task's number where else two names could be one: "view" with the column
+    "long_history", and "view_long" with "history".
+    """
+    prefixes = [f"task_{task.name}_" for task in tasks]
+    known = features.features if isinstance(features, Encoder) else features
+    sequences = {f.name for f in known if isinstance(f, SequenceFeature)}
+    named = sequences | {f"{name}_values" for name in sequences}
+    named |= {getattr(feature, "table", None) or "" for feature in known}
+    further = [b[len(a) :] for a, b in permutations(prefixes, 2) if b.startswith(a)]
+    if any(f"{start}{name}" in named for start in further for name in named if name):
+        return [f"task_{k}_{task.name}_" for k, task in enumerate(tasks, 1)]
+    return prefixes
+
+
 def _single(
     x: Tensor,
     bottom: Units | keras.layers.Layer,
@@ -203,5 +224,7 @@ def _single(
     name: str,
 ) -> Tensor:
     """The output of one network, `(batch, d)`."""
-    experts = [bottom] if isinstance(bottom, keras.layers.Layer) else 1
-    return parallel_experts(x, experts, bottom, None, expert, name)[:, 0]
+    if isinstance(bottom, keras.layers.Layer):
+        return parallel_experts(x, [bottom], (), None, expert, name)[:, 0]
+    units = some_widths("bottom", bottom)
+    return parallel_experts(x, 1, units, None, expert, name)[:, 0]

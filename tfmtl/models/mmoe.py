@@ -46,7 +46,8 @@ def mmoe(
         features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         experts: Number of experts per level, or a list of unlike Keras layers, of
-            which each level gets copies.
+            which each level gets copies, made from their configuration: a class of
+            your own needs `get_config` and `**kwargs`.
         levels: Width of an expert per level; several widths for an expert of
             several layers, as in `[(256, 128)]`. Experts given as layers keep their
             own widths, one level for each entry.
@@ -144,7 +145,7 @@ def _mixture(
     expert: Arguments | None,
 ) -> Tensor:
     """Mixtures of the last level's experts, `(batch, num_gates, d)`."""
-    first, *upper = check_levels(levels)
+    first, *upper = check_levels(levels, experts)
     size = count(experts)
     stack = parallel_experts(x, experts, first, None, expert, "level_1")
     for level, units in enumerate(upper, 2):

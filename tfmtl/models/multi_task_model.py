@@ -234,7 +234,10 @@ class MultiTaskModel(keras.Model):
         labels = complete_labels(self._tasks, y, x, outputs)
         losses = self._objectives.task_losses(labels, outputs, sample_weight)
         weights = self._objectives.weights
-        return [weights[name].value * loss for name, loss in losses.items()]
+        return [
+            keras.ops.cast(weights[name].value, loss.dtype) * loss
+            for name, loss in losses.items()
+        ]
 
     def train_step(self, *args: Any) -> Any:
         """As of a Keras model, or with balanced tasks."""

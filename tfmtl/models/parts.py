@@ -13,7 +13,7 @@ from tfmtl.layers import (
     SoftmaxGate,
     Tower,
 )
-from tfmtl.layers.checks import entries, mapping
+from tfmtl.layers.checks import entries, mapping, some_widths
 from tfmtl.layers.initializers import copy_of, reseeded
 from tfmtl.models.multi_task_model import MultiTaskModel
 from tfmtl.tasks.task import Task
@@ -164,12 +164,24 @@ def assemble(
 
     A task with a position gets the position's logit added, and the model its column
     as a further input. A later step of a funnel is multiplied with the step before.
+
+    Raises:
+        ValueError: If a column is named like a layer.
     """
     columns = list(inputs)
     outputs: dict[str, Tensor] = {}
     for task, stream in zip(tasks, streams, strict=True):
         predict(task, stream, inputs, outputs, tower, columns)
-    return MultiTaskModel(inputs, outputs, name=name, tasks=tasks)
+    try:
+        return MultiTaskModel(inputs, outputs, name=name, tasks=tasks)
+    except ValueError as error:
+        taken = [column for column in inputs if f'"{column}" is used' in str(error)]
+        if not taken:
+            raise
+        raise ValueError(
+            "Columns should have other names than the layers of the model. "
+            f"Received: column={taken[0]!r}, but {error}"
+        ) from error
 
 
 def predict(
@@ -232,11 +244,15 @@ def _prediction(
     return score(add([logit, bias(inputs[position.column])]))
 
 
-def check_levels(levels: Any) -> list[Units]:
+def check_levels(levels: Any, *experts: ExpertList) -> list[Units]:
     """The widths of each level's experts, as a list.
 
+    Args:
+        levels: Widths of an expert for each level.
+        *experts: The experts of a level; layers keep their own widths.
+
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or an entry is no width.
     """
     found = entries(levels)
     if not found:
@@ -244,4 +260,6 @@ def check_levels(levels: Any) -> list[Units]:
             "`levels` should be the widths of an expert for each level, one or more. "
             f"Received: levels={levels!r}"
         )
+    if any(not isinstance(e, list | tuple) and count(e) > 0 for e in experts):
+        return [some_widths("levels", units) for units in found]
     return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ from tfmtl.models.parts import (
 )
 from tfmtl.tasks.task import Task, check_tasks
 
-Specific = ExpertList | Mapping[str, ExpertList]
+Specific = ExpertList | Sequence[int] | Mapping[str, ExpertList]
 
 
 def extraction(
@@ -209,8 +210,9 @@ def ple(
         features: Adapted features, or an `Encoder` of them; see `tfmtl.features`.
         tasks: Tasks; they name the outputs.
         specific: Own experts of a task per level: a number, or a list of unlike
-            Keras layers of which copies are made; a dict by task name where tasks
-            differ, as in `{"click": 3, "like": 1}`.
+            Keras layers of which copies are made; see `mmoe`. A dict by task name
+            where tasks differ, as in `{"click": 3, "like": 1}`, or a list with the
+            number of each task.
         shared: Shared experts per level, likewise; 0 for none.
         levels: Width of an expert per level; several widths for an expert of
             several layers. Experts given as layers keep their own widths, one level
@@ -242,9 +244,10 @@ def ple(
     """
     check_tasks(tasks)
     own = _of_each(specific, tasks)
+    widths = check_levels(levels, *own, shared)
     inputs, x = encode(features)
     level = partial(extraction, specific=own, shared=shared, gate=gate, expert=expert)
-    return assemble(inputs, _streams(x, level, levels), tasks, tower, name)
+    return assemble(inputs, _streams(x, level, widths), tasks, tower, name)
 
 
 def cgc(
@@ -336,25 +339,35 @@ def adatt(
     """
     check_tasks(tasks)
     own = _of_each(specific, tasks)
+    widths = check_levels(levels, *own, shared)
     inputs, x = encode(features)
     level = partial(fusion, specific=own, shared=shared, gate=gate, expert=expert)
-    return assemble(inputs, _streams(x, level, levels), tasks, tower, name)
+    return assemble(inputs, _streams(x, level, widths), tasks, tower, name)
 
 
 def _streams(
-    x: Tensor, level: Callable[..., Tensor], levels: Sequence[Units]
+    x: Tensor, level: Callable[..., Tensor], widths: Sequence[Units]
 ) -> list[Tensor]:
     """The streams of the towers: levels one after the other, of the widths given."""
-    widths = check_levels(levels)
     for k, units in enumerate(widths, 1):
         x = level(x, units=units, last=k == len(widths), name=f"level_{k}")
     return keras.ops.unstack(x, axis=1)
 
 
 def _of_each(specific: Specific, tasks: Sequence[Task]) -> list[ExpertList]:
+    names = [task.name for task in tasks]
+    if isinstance(specific, list | tuple) and len(specific) > 1:
+        numbers = [own for own in specific if isinstance(own, Integral)]
+        if numbers and len(specific) != len(tasks):
+            raise ValueError(
+                "`specific` should be a number, a list of Keras layers, or a dict or "
+                f"list with an entry for each of the tasks {names}. "
+                f"Received: specific={specific!r}"
+            )
+        if numbers:
+            return list(specific)
     if not isinstance(specific, Mapping):
         return [specific] * len(tasks)
-    names = [task.name for task in tasks]
     if set(specific) != set(names):
         raise ValueError(
             f"`specific` should have an entry for each of the tasks {names}. "

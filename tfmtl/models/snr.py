@@ -95,6 +95,12 @@ def snr(
         if level > 1 and isinstance(experts, list | tuple):
             passed = f"{own_name}_expert"
             x = parallel_experts(x, experts, units, range(size), None, passed)
+        if kind == "average" and x.shape[-1] != units:
+            raise ValueError(
+                "`levels` should state the width of layers where kind='average', "
+                "which keeps its input's width. Received: a width of "
+                f"{units} for layers of width {x.shape[-1]} in level {level}"
+            )
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"level_{level}_dropout")(x)
     width = x.shape[-1]

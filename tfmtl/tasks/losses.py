@@ -46,15 +46,16 @@ class LabelledLoss(keras.losses.Loss):
         """Loss and weight of each label, `(batch, k)`, of which it is the mean."""
         weights = self.weights(y_true, sample_weight)
         y_pred = ops.convert_to_tensor(y_pred, dtype=self.dtype)
-        return self.call(_without_missing(y_true, weights), y_pred), weights
+        labels = ops.cast(_without_missing(y_true, weights), self.dtype)
+        return self.call(labels, y_pred), weights
 
     def weights(self, y_true: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Weight of each label, 0 where it is missing, of the labels' shape."""
-        y_true = _matrix(y_true)
+        y_true = column(y_true)
         known = ops.logical_not(ops.isnan(y_true))
         if self.missing is not None:
             known = ops.logical_and(known, y_true != self.missing)
-        weights = 1.0 if sample_weight is None else _matrix(sample_weight)
+        weights = 1.0 if sample_weight is None else column(sample_weight)
         return ops.where(known, weights, 0.0)
 
     def get_config(self) -> dict[str, Any]:
@@ -183,11 +184,12 @@ class OrdinalLoss(LabelledLoss):
 
 def _without_missing(y_true: Tensor, weights: Tensor) -> Tensor:
     """Labels with 0 where their weight is 0, so that no NaN is left."""
-    y_true = _matrix(y_true)
+    y_true = column(y_true)
     return ops.where(weights != 0, y_true, ops.zeros_like(y_true))
 
 
-def _matrix(values: Tensor) -> Tensor:
-    """`(batch,)` as `(batch, 1)`, in float32."""
-    values = ops.cast(values, "float32")
+def column(values: Tensor) -> Tensor:
+    """`(batch,)` as `(batch, 1)`, in float32, or float64 where `floatx` is that."""
+    dtype = keras.backend.result_type("float32", keras.config.floatx())
+    values = ops.cast(values, dtype)
     return ops.expand_dims(values, 1) if len(values.shape) == 1 else values

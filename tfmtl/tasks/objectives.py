@@ -7,7 +7,8 @@ import keras
 
 from tfmtl.metrics import Labelled, Listwise
 from tfmtl.metrics.listwise import is_listwise
-from tfmtl.tasks.labels import column, step_weights
+from tfmtl.tasks.labels import step_weights
+from tfmtl.tasks.losses import column
 from tfmtl.tasks.task import Task, check_by_task, check_tasks
 
 Tensor = Any
@@ -135,7 +136,7 @@ class Objectives:
         """The weighted losses of the tasks, `(tasks,)`."""
         return keras.ops.stack(
             [
-                keras.ops.convert_to_tensor(self.weights[name]) * loss
+                keras.ops.cast(self.weights[name], loss.dtype) * loss
                 for name, loss in losses.items()
             ]
         )

@@ -1,5 +1,6 @@
 """Arguments that several layers take: refused at once, in one voice."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -142,3 +143,19 @@ def test_numbers_of_numpy():
     assert (config["units"], config["slots"]) == ((4, 3), [1, 0])
     assert config["dropout"] == 0.25
     assert layers.Experts.from_config(config).get_config() == config
+
+
+# Inputs
+
+
+@pytest.mark.parametrize(
+    "name, layer", [("Experts", lambda: layers.Experts(2, 3)), ("Tower", layers.Tower)]
+)
+@pytest.mark.parametrize("several", [False, True])
+def test_refused_inputs(name, layer, several):
+    x = [keras.Input((3,))] * 2 if several else keras.Input((None,))
+    received = [(None, 3)] * 2 if several else (None, None)
+    assert message(layer(), x) == (
+        f"{name} should be called on one tensor of known width. "
+        f"Received: shape={received}"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfmtl import layers, models
-from tfmtl.features import Categorical, Numeric
+from tfmtl.features import Categorical, Numeric, Sequence
 from tfmtl.folding import fold, structure
 from tfmtl.sparsity import gates
 from tfmtl.tasks import Binary, Position, Regression, compile_arguments
@@ -474,8 +474,13 @@ def test_refused_position(name):
 )
 def test_column_named_like_a_layer(name, column):
     feature = Numeric(column, mean=(0.0,), std=(1.0,))
-    with pytest.raises(ValueError, match=f'"{column}" is used 2 times in the model'):
+    message = f'"{column}" is used 2 times in the model'
+    with pytest.raises(ValueError, match=message) as error:
         getattr(models, name.split()[0])([feature], TASKS, **RECIPES[name])
+    assert str(error.value).startswith(
+        "Columns should have other names than the layers of the model. "
+        f"Received: column={column!r}, but "
+    )
 
 
 @each_recipe
@@ -499,9 +504,9 @@ def test_refused_tasks(name):
 @pytest.mark.parametrize(
     "bottom, text",
     [
-        ((), "`units` should be one or more widths. Received: units=()"),
-        (0, "`units` should be a positive integer. Received: units=0"),
-        ((4, "a"), "`units` should be a positive integer. Received: units='a'"),
+        ((), "`bottom` should be one or more widths. Received: bottom=()"),
+        (0, "`bottom` should be a positive integer. Received: bottom=0"),
+        ((4, "a"), "`bottom` should be a positive integer. Received: bottom='a'"),
     ],
 )
 def test_refused_bottom(name, bottom, text):
@@ -548,6 +553,21 @@ DENSE = keras.layers.Dense(4)
             "left out",
         ),
         ("mmoe", {"levels": 64}, "`levels` should be the widths .*=64"),
+        ("mmoe", {"levels": [64.0]}, "`levels` should be a positive .*levels=64.0$"),
+        ("mmoe", {"levels": [4, ()]}, r"`levels` should be one or more .*levels=\(\)"),
+        ("ple", {"levels": [64.0]}, "`levels` should be a positive .*levels=64.0$"),
+        ("cross_stitch", {"levels": [64.0]}, "`levels` should be a positive integer"),
+        (
+            "mmoe",
+            {"gate": {"hard_concrete": {"lambda": 1}}},
+            "`hard_concrete` should be a dict of arguments of a HardConcreteGate, of "
+            r"\['beta', .*'zeta'\]. Received: hard_concrete={'lambda': 1}",
+        ),
+        (
+            "ple",
+            {"specific": [1, 2]},
+            r"`specific` should .* tasks \['a', 'ab', 'shared_x'\]. .*=\[1, 2\]",
+        ),
         ("omoe", {"levels": np.array(64)}, "`levels` should be the widths .*y\\(64"),
         ("ple", {"levels": (k for k in ())}, "`levels` should be the widths .*<gen"),
         ("snr", {"levels": np.array(64)}, "`levels` should be one or more pairs .*64"),
@@ -628,3 +648,56 @@ def test_an_initialiser_without_configuration_is_used_as_it_is():
     assert (
         keras.ops.convert_to_numpy(model.get_layer("level_1").kernels[0]) == 0.5
     ).all()
+
+
+def test_a_list_of_a_number_for_each_task():
+    counts = [1, 2, 3]
+    by_name = dict(zip(NAMES, counts, strict=True))
+    models_of = [
+        models.ple(FEATURES, TASKS, own, 1, levels=[4]) for own in (counts, by_name)
+    ]
+    first, second = (model.get_layer("level_1_gate") for model in models_of)
+    assert first.get_config() == second.get_config()
+
+
+class WithoutName(keras.layers.Layer):
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+
+
+class Subclassed(keras.Model):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = units
+
+
+@pytest.mark.parametrize("kind", [WithoutName, Subclassed])
+@pytest.mark.parametrize("recipe", ["mmoe", "shared_bottom"])
+def test_a_layer_that_cannot_be_copied_is_named(recipe, kind):
+    own = kind(keras.layers.Dense(5) if kind is Subclassed else 5)
+    given = {"experts": [own]} if recipe == "mmoe" else {"bottom": own}
+    with pytest.raises(ValueError) as error:
+        getattr(models, recipe)(FEATURES, TASKS, **given)
+    assert str(error.value) == (
+        "A layer to copy should be one that its configuration makes, with `get_config` "
+        "and a constructor that takes `**kwargs`, since a copy is made from it. "
+        f"Received: {own.name!r} of class {kind.__name__}"
+    )
+
+
+def of_sequences(columns, tasks):
+    features = [
+        Sequence(column, vocabulary=("u", "v"), units=2, length=3) for column in columns
+    ]
+    return models.single_task(features, [Binary(task) for task in tasks], bottom=3)
+
+
+def test_names_of_tasks_and_columns_that_would_meet():
+    model = of_sequences(["history", "long_history"], ["view", "view_long"])
+    names = [layer.name for layer in model.layers]
+    assert len(set(names)) == len(names)
+    assert "task_1_view_long_history_values_table" in names
+    assert "task_2_view_long_history_values_table" in names
+    names = [x.name for x in of_sequences(["history"], ["view", "view_long"]).layers]
+    assert "task_view_long_history_values_table" in names  # as none meet

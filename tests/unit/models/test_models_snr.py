@@ -237,3 +237,16 @@ def test_a_task_name_that_cannot_name_a_layer_is_refused(name):
     feature = Numeric("x", mean=(0.0,), std=(1.0,))
     with pytest.raises(ValueError, match="letters, digits"):
         snr([feature], [Binary(name)])
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_average_refuses_layers_of_another_width(level):
+    levels = [(2, 16), (2, 16)]
+    levels[level - 1] = ([keras.layers.Dense(8), keras.layers.Dense(8)], 16)
+    with pytest.raises(ValueError) as error:
+        snr(FEATURES, TASKS, levels, "average")
+    assert str(error.value) == (
+        "`levels` should state the width of layers where kind='average', which keeps "
+        "its input's width. Received: a width of 16 for layers of width 8 in level "
+        f"{level}"
+    )
