@@ -298,6 +298,13 @@ def test_none_among_strings_is_missing():
     assert learned(Categorical("x"), column).vocabulary == ("a",)
 
 
+def test_nan_among_strings_is_missing():
+    column = np.array(["a", float("nan"), np.float64("nan"), None], object)
+    assert learned(Categorical("x"), column).vocabulary == ("a",)
+    rows = np.array([["a", "b"], ["b", np.nan]], object)
+    assert learned(Sequence("x"), rows).vocabulary == ("b", "a")
+
+
 def test_columns_of_unequal_length():
     data = {"x": np.ones(3), "y": [1.0, 2.0]}
     assert refused([Numeric("x"), Numeric("y")], data) == (

@@ -1,6 +1,11 @@
 """What features refuse, alone and together."""
 
+import json
+import math
+from dataclasses import asdict
+
 import keras
+import numpy as np
 import pytest
 
 from tfmtl.features import (
@@ -27,7 +32,19 @@ def refused(make, **arguments):
     return str(error.value)
 
 
-@pytest.mark.parametrize("clip", [(2, 1), (1, 1), (1,), 5, (None, None, None)])
+@pytest.mark.parametrize(
+    "clip",
+    [
+        (2, 1),
+        (1, 1),
+        (1,),
+        5,
+        (None, None, None),
+        (math.nan, 1),
+        (0, math.nan),
+        (None, math.nan),
+    ],
+)
 def test_numeric_refuses_bounds(clip):
     assert refused(Numeric, clip=clip) == (
         "`clip` should be a lower and a greater upper bound, either of which may be "
@@ -74,11 +91,37 @@ def test_positive_numbers(make, arguments, name):
         ("string", ("a",), 5),
         ("int64", (3, -1), None),
         ("int64", ("3",), None),
+        ("string", (["a"],), None),
+        ("int64", 3, None),
     ],
 )
 def test_refused_vocabulary(make, dtype, vocabulary, hash_bins):
     arguments = {"dtype": dtype, "vocabulary": vocabulary, "hash_bins": hash_bins}
     assert refused(make, **arguments) == VOCABULARY.format(**arguments)
+
+
+@pytest.mark.parametrize("make", [Categorical, Sequence])
+@pytest.mark.parametrize(
+    "dtype, given, kept",
+    [
+        ("string", np.array(["a", "b"]), ("a", "b")),
+        ("string", [np.str_("a")], ("a",)),
+        ("string", np.array(["a", "b"], object), ("a", "b")),
+        ("int64", np.unique([4, 3]), (3, 4)),
+        ("int64", [np.int32(4), 3], (4, 3)),
+    ],
+)
+def test_vocabulary_of_numpy_is_kept_as_plain_values(make, dtype, given, kept):
+    feature = make("x", dtype=dtype, vocabulary=given)
+    assert feature == make("x", dtype=dtype, vocabulary=kept)
+    assert {type(v) for v in feature.vocabulary} <= {str, int}
+    assert json.loads(json.dumps(asdict(feature)))["vocabulary"] == list(kept)
+
+
+def test_arrays_of_other_values_are_no_vocabulary():
+    for given in (np.array([1.5]), np.array(["a"]), np.array([[1, 2]]), np.array(3)):
+        message = refused(Categorical, dtype="int64", vocabulary=given)
+        assert message.startswith("`vocabulary` should be a path, or one or more ")
 
 
 def test_refused_type():
@@ -185,7 +228,9 @@ def test_name_that_export_refuses(name, tmp_path):
         export(keras.Model(inputs, {"y": x}), tmp_path / "model")
 
 
-@pytest.mark.parametrize("boundaries", [(2.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    "boundaries", [(2.0, 1.0), (1.0, 1.0), (math.nan,), (math.nan, 1.0)]
+)
 def test_boundaries_that_do_not_ascend(boundaries):
     assert refused(Bucketized, boundaries=boundaries) == (
         f"`boundaries` of 'x' should ascend. Received: boundaries={boundaries}"
@@ -207,6 +252,19 @@ def test_boundaries_that_do_not_ascend(boundaries):
         ),
         ("int64", b"5\na\n", "with 'a' in line 2"),
         ("int64", b"5\n-1\n", "with '-1' in line 2"),
+        ("int64", b"5\n1_0\n", "with '1_0' in line 2"),
+        ("int64", "5\n٣\n".encode(), "with '٣' in line 2"),
+        ("int64", b"5\n9223372036854775808", "with '9223372036854775808' in line 2"),
+        (
+            "string",
+            b"\xef\xbb\xbfa\nb\n",
+            "which starts with a byte order mark: save it as UTF-8 without one",
+        ),
+        (
+            "int64",
+            b"\xef\xbb\xbf5\n6\n",
+            "which starts with a byte order mark: save it as UTF-8 without one",
+        ),
     ],
 )
 @pytest.mark.parametrize("make", [Categorical, Sequence])

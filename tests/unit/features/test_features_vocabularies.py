@@ -57,6 +57,20 @@ def test_writing_again_is_allowed_and_another_vocabulary_is_not(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c.txt"]
 
 
+def test_a_path_object_is_as_its_text(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_text(" 7\n+9\n12 \n9223372036854775807")
+    [of_path, of_text] = (
+        Categorical("video", dtype="int64", vocabulary=given)
+        for given in (path, str(path))
+    )
+    assert of_path == of_text
+    assert type(of_path.vocabulary) is str
+    columns = {"video": np.array([[7], [9], [12], [2**63 - 1], [1]])}
+    found = ranker([of_path]).predict(columns, verbose=0)["click"]
+    assert len(np.unique(found)) == 5
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\u2028"])
 def test_a_line_break_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="of .c. should have no line breaks"):

@@ -1,5 +1,6 @@
 """How often each value of a column occurs."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -64,7 +65,7 @@ class Counts:
                     f"Column {self._name!r} should hold text in UTF-8. "
                     f"Received: {value!r}"
                 ) from error
-        if value is None and self._kind is str:
+        if self._kind is str and _is_none(value):
             return ""
         if not isinstance(value, self._kind):
             raise ValueError(
@@ -72,6 +73,11 @@ class Counts:
                 f"{self._kind.__name__}. Received: {value!r}"
             )
         return value
+
+
+def _is_none(value: Any) -> bool:
+    """Whether an object stands for no string: `None`, or NaN as in pandas."""
+    return value is None or isinstance(value, float) and math.isnan(value)
 
 
 def is_missing(value: Value) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfmtl.features.learning.sample import Sample
 from tfmtl.features.specs.embedded import Embedded
-from tfmtl.features.specs.numbers import no_finite_value, numbers
+from tfmtl.features.specs.numbers import ascend, no_finite_value, numbers
 from tfmtl.layers.checks import positive_int
 
 
@@ -49,8 +49,7 @@ class Bucketized(Embedded):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive_int("buckets", self.buckets)
-        given = [*(self.boundaries or ())]
-        if given != sorted(set(given)):
+        if not ascend(self.boundaries or ()):
             raise ValueError(
                 f"`boundaries` of {self.name!r} should ascend. "
                 f"Received: boundaries={self.boundaries!r}"

@@ -5,6 +5,7 @@ constant. Here it is a file again, hence an asset of the SavedModel, also where 
 model was saved and loaded, or folded, before the export.
 """
 
+import re
 import shutil
 import tempfile
 import weakref
@@ -17,6 +18,8 @@ from tfmtl.features.learning.counts import is_missing
 
 NO_ID = -2  # stands for the unknown ids where they are listed; it is none itself
 _FILE = "vocabulary.txt"
+_BYTE_ORDER_MARK = "\ufeff"
+_INTEGER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)  # as TensorFlow reads it
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -64,22 +67,28 @@ def _fault(path: Path, kind: type[str | int]) -> str | None:
     if not path.is_file():
         return "which is no file"
     try:
-        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
+        text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         return f"which is not in UTF-8: {error}"
+    if text.startswith(_BYTE_ORDER_MARK):
+        return "which starts with a byte order mark: save it as UTF-8 without one"
+    lines = text.removesuffix("\n").split("\n")
     if lines == [""]:
         return "which is empty"
     seen: set[str | int] = set()
     for number, line in enumerate(lines, 1):
-        try:
-            value = kind(line)
-        except ValueError:
+        if kind is int and not _is_int64(line):
             return f"with {line!r} in line {number}"
+        value = kind(line)
         if value in seen or is_missing(value):
             again = " again" if value in seen else ""
             return f"with {line!r}{again} in line {number}"
         seen.add(value)
     return None
+
+
+def _is_int64(line: str) -> bool:
+    return bool(_INTEGER.fullmatch(line)) and -(2**63) <= int(line) < 2**63
 
 
 def _own_file(layer: Any, folder: str) -> str:

@@ -1,6 +1,6 @@
 """What features with a vocabulary have in common: values → rows."""
 
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from tfmtl.features.specs.file_lookup import (
     check_file,
 )
 from tfmtl.features.specs.hashed_ids import HashedIds
-from tfmtl.layers.checks import positive_int
+from tfmtl.layers.checks import entries, positive_int
 
 _MOST_BINS = 2**31
 _KINDS = {"string": str, "int64": int}
@@ -62,12 +62,11 @@ class LookedUp(Embedded):
                 f"`hash_bins` should be less than 2**31. Received: "
                 f"hash_bins={self.hash_bins}"
             )
+        object.__setattr__(self, "vocabulary", _plain(self.vocabulary))
         if self.vocabulary is None or isinstance(self.vocabulary, str):
             return
-        if self.hash_bins is None and isinstance(self.vocabulary, Iterable):
-            object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-            if self._is_vocabulary(self.vocabulary):
-                return
+        if self.hash_bins is None and self._is_vocabulary(self.vocabulary):
+            return
         raise ValueError(
             "`vocabulary` should be a path, or one or more different values of dtype "
             f"{self.dtype}, none of them missing, and left out where there are "
@@ -145,9 +144,20 @@ class LookedUp(Embedded):
         vocabulary = learner.vocabulary(self.min_count, self.max_size)
         return replace(self, vocabulary=vocabulary)
 
-    def _is_vocabulary(self, values: tuple[Any, ...]) -> bool:
+    def _is_vocabulary(self, values: Any) -> bool:
         return (
-            0 < len(values) == len(set(values))
+            isinstance(values, tuple)
             and all(isinstance(value, _KINDS[self.dtype]) for value in values)
+            and 0 < len(values) == len(set(values))
             and not any(map(is_missing, values))
         )
+
+
+def _plain(vocabulary: Any) -> Any:
+    """A path as text, and values as a tuple of Python's own types."""
+    if isinstance(vocabulary, os.PathLike):
+        return os.fspath(vocabulary)
+    values = entries(vocabulary)
+    if values is None:
+        return vocabulary
+    return tuple(v.item() if isinstance(v, np.generic) else v for v in values)

@@ -1,5 +1,7 @@
 """Columns of numbers: what is a value and what is missing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 LARGEST = float(np.finfo("f4").max)
@@ -12,6 +14,11 @@ def numbers(column: np.ndarray, missing: float | None = None) -> np.ndarray:
     if missing is None:
         return values
     return np.where(values.astype("f4") == np.float32(missing), np.nan, values)
+
+
+def ascend(values: Sequence[float]) -> bool:
+    """Whether each number is greater than the one before, and none is NaN."""
+    return not np.isnan(values).any() and bool(np.all(np.diff(values) > 0))
 
 
 def no_finite_value(name: str) -> ValueError:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from tfmtl.features.learning.moments import Moments
-from tfmtl.features.specs.numbers import no_finite_value, numbers
+from tfmtl.features.specs.numbers import ascend, no_finite_value, numbers
 from tfmtl.layers.checks import positive_int
 
 Bounds = tuple[float | None, float | None]
@@ -58,7 +58,7 @@ class Numeric:
         positive_int("width", self.width)
         bounds = tuple(self.clip) if isinstance(self.clip, Iterable) else ()
         given = [float(bound) for bound in bounds if bound is not None]
-        if len(bounds) != 2 or given != sorted(set(given)):
+        if len(bounds) != 2 or not ascend(given):
             raise ValueError(
                 "`clip` should be a lower and a greater upper bound, either of which "
                 f"may be None. Received: clip={self.clip!r}"
