@@ -108,7 +108,8 @@ def _default(
         with tf.control_dependencies([called]):  # else it is not put in line: it has
             done = tf.no_op()  # side effects, as TensorFlow sees it
         with tf.control_dependencies([done]):
-            alone = {name: tf.identity(tensor) for name, tensor in tensors.items()}
+            # OpenVINO takes names of functions' operations for those of the graph
+            alone = {k: tf.identity(v, "served_output") for k, v in tensors.items()}
         for name, tensor in alone.items():
             tensor.set_shape(tf.TensorShape(ends.outputs[name].tensor_shape))
         return alone
