@@ -84,7 +84,8 @@ class GatePressure(keras.callbacks.Callback):
                 f"paths are {paths}. Received: layers={self.layers}"
             )
         self._check_apart()
-        optimizer = without_decay_of_gates(self.model, self.model.optimizer)
+        optimizer = getattr(self.model, "optimizer", None)  # a driver's has its own
+        optimizer = without_decay_of_gates(self.model, optimizer)
         decayed = _decayed(optimizer, self.gates())
         if decayed:
             warn(
