@@ -10,7 +10,7 @@ import numpy as np
 
 from tfmtl.balancing.balancer import Balancer, EndOfEpoch
 from tfmtl.features import check_columns
-from tfmtl.layers.gates import gates
+from tfmtl.layers.gates import without_decay_of_gates
 from tfmtl.tasks.arrays import check_arrays, row_weights
 from tfmtl.tasks.labels import complete_labels
 from tfmtl.tasks.objectives import Objectives
@@ -407,23 +407,6 @@ class _Unended:
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Does nothing."""
-
-
-def without_decay_of_gates(model: keras.Model, optimizer: Any) -> Any:
-    """The optimizer, which leaves the gates alone when it decays weights.
-
-    Args:
-        model: A model with gates.
-        optimizer: Its optimizer; one that is built stays as it is.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    thetas = [gate.theta for gate in gates(model)]
-    for one in getattr(inner, "optimizers", [inner]):  # one for each part, or one
-        if thetas and not getattr(one, "built", True):
-            # what is set replaces what was
-            before = [w for w in model.weights if not one._use_weight_decay(w)]
-            one.exclude_from_weight_decay(var_list=[*before, *thetas])
-    return optimizer
 
 
 def _readable(column: Any) -> Any:

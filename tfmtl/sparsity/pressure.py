@@ -7,9 +7,8 @@ from typing import Any
 import keras
 
 from tfmtl.layers.checks import entries
-from tfmtl.layers.gates import gates
+from tfmtl.layers.gates import decayed, gates, without_decay_of_gates
 from tfmtl.layers.hard_concrete_gate import HardConcreteGate
-from tfmtl.models.multi_task_model import without_decay_of_gates
 from tfmtl.sparsity.guards import SparsityWarning, findings
 from tfmtl.sparsity.open_share import open_expected_of, open_share
 from tfmtl.sparsity.reach import Reach
@@ -86,10 +85,10 @@ class GatePressure(keras.callbacks.Callback):
         self._check_apart()
         optimizer = getattr(self.model, "optimizer", None)  # a driver's has its own
         optimizer = without_decay_of_gates(self.model, optimizer)
-        decayed = _decayed(optimizer, self.gates())
-        if decayed:
+        paths = decayed(optimizer, self.gates())
+        if paths:
             warn(
-                f"The optimizer decays the weights of the gates {decayed}, which draws "
+                f"The optimizer decays the weights of the gates {paths}, which draws "
                 "them to half open: before it is built, call optimizer."
                 "exclude_from_weight_decay(var_list=[gate.theta for gate in "
                 "tfmtl.sparsity.gates(model)])."
@@ -130,19 +129,6 @@ class GatePressure(keras.callbacks.Callback):
                     f"and {type(self).__name__} of layers={self.layers}, both for "
                     f"{path}"
                 )
-
-
-def _decayed(optimizer: Any, found: Sequence[HardConcreteGate]) -> list[str]:
-    """Paths of the gates whose weights a built optimizer decays."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    thetas = {id(gate.theta): gate.theta for gate in found}
-    return [
-        variable.path
-        for one in getattr(inner, "optimizers", [inner])  # one for each part, or one
-        if getattr(one, "weight_decay", None)
-        for variable in one._trainable_variables
-        if id(variable) in thetas and one._use_weight_decay(variable)
-    ]
 
 
 def warn(finding: str) -> None:
