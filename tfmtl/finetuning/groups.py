@@ -74,7 +74,7 @@ def freeze(
 ) -> keras.Model:
     """Leaves parts of a model as they are in training.
 
-    A layer all of whose weights are frozen is not trainable, so that its batch
+    A layer or gate all of whose weights are frozen is not trainable, so that its batch
     normalisation is as in inference; of another single weights are not, which a saved
     model does not keep. Compile the model after it.
 
@@ -239,11 +239,14 @@ def _layers(model: keras.Model) -> list[Any]:
 
 
 def _set_trainable(model: keras.Model, chosen: set[int], trainable: bool) -> None:
-    for layer in _layers(model):
+    inner = gates(model)  # layers in layers
+    gated = _ids(*(gate.weights for gate in inner))
+    for layer in [*_layers(model), *inner]:
         own = _ids(getattr(layer, "weights", ()))
         if own and own <= chosen:
+            layer.trainable = not trainable  # Keras does not set again what is set
             layer.trainable = trainable
         elif own & chosen:
             for weight in layer.weights:
-                if id(weight) in chosen:
+                if id(weight) in chosen - gated:
                     weight.trainable = trainable

@@ -8,7 +8,11 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_slots
-from tfmtl.layers.hard_concrete_gate import HardConcreteGate, gate_arguments
+from tfmtl.layers.hard_concrete_gate import (
+    HardConcreteGate,
+    gate_arguments,
+    gate_config,
+)
 from tfmtl.layers.slots import ScaleSlots
 
 Tensor = Any
@@ -121,7 +125,7 @@ class FieldGate(keras.layers.Layer):
         return {
             **super().get_config(),
             "fields": self.fields,
-            "hard_concrete": self.hard_concrete,
+            "hard_concrete": gate_config(self.hard_concrete, self),
         }
 
     def _served(self) -> np.ndarray:

@@ -275,6 +275,21 @@ def gate_arguments(given: Any, taken: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def gate_config(given: dict[str, Any] | None, layer: Any) -> dict[str, Any] | None:
+    """A gate's arguments for its layer's configuration, frozen or not as it is now.
+
+    Args:
+        given: The arguments the layer was made with.
+        layer: The layer, which holds the gate as `gate` once it is built.
+    """
+    gate = getattr(layer, "gate", None)
+    if given is None or gate is None:
+        return given
+    if gate.trainable == given.get("trainable", layer.trainable):
+        return given
+    return {**given, "trainable": gate.trainable}
+
+
 def _check_range(name: str, value: float, fits: bool, expected: str) -> None:
     if not fits:
         raise ValueError(f"`{name}` should be {expected}. Received: {name}={value!r}")

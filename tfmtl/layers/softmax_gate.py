@@ -9,7 +9,7 @@ from keras import ops
 
 from tfmtl.layers.checks import known_selector, pairs, positive_int, share
 from tfmtl.layers.gate_parts import reads_of_selector, smaller_gate
-from tfmtl.layers.hard_concrete_gate import gate_arguments
+from tfmtl.layers.hard_concrete_gate import gate_arguments, gate_config
 from tfmtl.layers.initializers import side_by_side
 from tfmtl.layers.pair_gate import PairGate
 from tfmtl.layers.precision import precise
@@ -265,7 +265,7 @@ class SoftmaxGate(keras.layers.Layer):
             "reads": None if self._pairs.all() else self._pairs.tolist(),
             "use_bias": self.use_bias,
             "dropout": self.dropout,
-            "hard_concrete": self.hard_concrete,
+            "hard_concrete": gate_config(self.hard_concrete, self),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }

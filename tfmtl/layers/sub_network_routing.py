@@ -8,7 +8,11 @@ import numpy as np
 from keras import ops
 
 from tfmtl.layers.checks import known_slots, positive_int
-from tfmtl.layers.hard_concrete_gate import HardConcreteGate, gate_arguments
+from tfmtl.layers.hard_concrete_gate import (
+    HardConcreteGate,
+    gate_arguments,
+    gate_config,
+)
 from tfmtl.layers.initializers import stacked
 from tfmtl.layers.pruned_transformation import PrunedTransformation
 from tfmtl.layers.static_mixture import StaticMixture
@@ -216,7 +220,7 @@ class SubNetworkRouting(keras.layers.Layer):
             "use_bias": self.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "hard_concrete": self.hard_concrete,
+            "hard_concrete": gate_config(self.hard_concrete, self),
         }
 
     def _initial_kernel(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:

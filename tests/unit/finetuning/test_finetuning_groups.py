@@ -68,6 +68,29 @@ def test_but_and_unfreeze_are_opposites():
     assert paths(model.trainable_weights) == all_of_it
 
 
+def test_the_weight_of_a_penalty_never_trains():
+    model = network("snr", "a", "b")
+    all_of_it = paths(model.trainable_weights)
+    freeze(model, but=["gates"])
+    kept = paths(model.trainable_weights)
+    assert kept == ["level_2/gate/theta", "task_routing/gate/theta"]
+    assert paths(unfreeze(model).trainable_weights) == all_of_it
+
+
+@pytest.mark.parametrize("hard_concrete", [{}, {"trainable": False}])
+def test_gates_frozen_alone_stay_so_in_a_file(tmp_path, hard_concrete):
+    routing = {"hard_concrete": hard_concrete}
+    model = snr(FEATURES, [Binary("a"), Binary("b")], [(3, 4), (3, 4)], routing=routing)
+    kept = freeze(unfreeze(model), "gates").trainable_weights
+    assert {"level_2", "task_routing"} <= set(layers_of(kept))
+    assert not any("/gate/" in path for path in paths(kept))
+    for train in (lambda model: model, unfreeze):
+        expected = paths(train(model).trainable_weights)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert paths(loaded.trainable_weights) == expected
+
+
 def test_frozen_layers_stay_so_in_a_file(tmp_path):
     model = freeze(network("mmoe", "a", "b"), but=["b"])
     model.save(tmp_path / "model.keras")
