@@ -163,10 +163,9 @@ def _same(one: np.ndarray, two: np.ndarray, dtype: str) -> bool:
         return np.array_equal(one, two)
     digits = _DIGITS.get(dtype, 52)
     one, two = one.astype("f8"), two.astype("f8")
-    scale = np.abs(one).max(initial=0.0)
-    return np.array_equal(np.isfinite(one), np.isfinite(two)) and np.allclose(
-        one, two, rtol=0, atol=2.0 ** (4 - digits) * scale, equal_nan=True
-    )
+    scale = np.abs(one[np.isfinite(one)]).max(initial=0.0)
+    atol = 2.0 ** (4 - digits) * scale
+    return np.allclose(one, two, rtol=0, atol=atol, equal_nan=True)
 
 
 def _read_by_mixtures_alone(graph: Graph, ref: Ref) -> bool:

@@ -52,7 +52,7 @@ def prove(
                 f"output {name!r} of shape {value.shape} with "
                 f"{unknown} NaN"
             )
-    worst = {name: _difference(expected[name], got[name]) for name in got}
+    worst = {name: difference(got[name], expected[name]) for name in got}
     name = max(worst, key=lambda name: np.nan_to_num(worst[name], nan=np.inf))
     if not worst[name] <= tolerance:
         infinite = np.isinf(worst[name])
@@ -96,6 +96,40 @@ def as_tensors(symbolic: Any, rows: Any) -> Any:
     return None if rows is None else ops.convert_to_tensor(rows, symbolic.dtype)
 
 
+def difference(answer: Any, expected: Any) -> float:
+    """The largest difference of two arrays, relative to the expected beyond 1.
+
+    Equal infinities do not differ; others, and an infinity from a number, infinitely.
+
+    Args:
+        answer: Numbers, or identifiers: integers or strings, which are the same or not.
+        expected: The same.
+
+    Returns:
+        The difference; infinite where identifiers differ, NaN where either is NaN or
+        the shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> from tfmtl.folding.proof import difference
+        >>> difference(np.array([0.5, 11.0]), np.array([0.5, 10.0]))
+        0.1
+        >>> difference([np.inf], [np.inf]), difference([np.nan], [np.nan])
+        (0.0, nan)
+    """
+    answer, expected = np.asarray(answer), np.asarray(expected)
+    if answer.shape != expected.shape:
+        return float("nan")
+    if expected.dtype.kind in "biuSUO":
+        same = answer.astype(object) == expected.astype(object)
+        return 0.0 if same.all() else float("inf")
+    answer, expected = answer.astype("f8"), expected.astype("f8")
+    differs = answer != expected  # equal infinities do not
+    answer, expected = answer[differs], expected[differs]
+    size = np.where(np.isinf(expected), 1.0, np.abs(expected))
+    return float(np.max(np.abs(answer - expected) / np.maximum(size, 1.0), initial=0.0))
+
+
 def check_tolerance(tolerance: Any) -> None:
     """Raises `ValueError` unless a tolerance is `None` or a number, 0 or more."""
     if tolerance is not None and not number(tolerance) >= 0:
@@ -114,18 +148,6 @@ def _named(model: keras.Model, outputs: Any) -> dict[str, np.ndarray]:
         for k, leaf in enumerate(keras.tree.flatten(value)):
             flat[name if k == 0 else f"{name}[{k}]"] = ops.convert_to_numpy(leaf)
     return flat
-
-
-def _difference(expected: np.ndarray, got: np.ndarray) -> float:
-    if expected.shape != got.shape:
-        return float("nan")
-    if _is_text(expected):
-        return 0.0 if np.array_equal(expected, got) else float("inf")
-    expected, got = expected.astype("f8"), got.astype("f8")
-    differs = expected != got  # equal infinities do not
-    expected, got = expected[differs], got[differs]
-    size = np.where(np.isinf(expected), 1.0, np.abs(expected))
-    return float(np.max(np.abs(expected - got) / np.maximum(size, 1.0), initial=0.0))
 
 
 def _is_text(values: np.ndarray) -> bool:

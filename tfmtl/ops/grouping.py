@@ -1,5 +1,6 @@
 """Which upper sub-networks to compute together, when most connections are gone."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -23,6 +24,23 @@ class Device:
     flops_per_second: float
     values_copied_per_second: float
     weights_read_per_second: float
+
+    def seconds(self, batch: int, values: int, outputs: int, copies: bool) -> float:
+        """The time to expect of one product.
+
+        Args:
+            batch: Number of examples.
+            values: Width of what it reads.
+            outputs: Width of what it gives.
+            copies: Whether what it reads is put side by side first.
+        """
+        weights = values * outputs
+        return (
+            self.seconds_per_group
+            + 2 * batch * weights / self.flops_per_second
+            + weights / self.weights_read_per_second
+            + copies * batch * values / self.values_copied_per_second
+        )
 
 
 DEVICES = {
@@ -106,16 +124,9 @@ def group_outputs(
     outputs, inputs = open_connections.shape
     examples = batch or 256
 
-    def seconds(reads: frozenset[int], computes: list[int], batch: int) -> float:
-        values = len(reads) * width
-        weights = values * len(computes) * units
-        copied = 0 if len(reads) == inputs else batch * values
-        return (
-            costs.seconds_per_group
-            + 2 * batch * weights / costs.flops_per_second
-            + weights / costs.weights_read_per_second
-            + copied / costs.values_copied_per_second
-        )
+    def seconds(reads: Collection[int], computes: list[int], batch: int) -> float:
+        values, copies = len(reads) * width, len(reads) < inputs
+        return costs.seconds(batch, values, len(computes) * units, copies)
 
     def saved(pair: tuple[frozenset[int], frozenset[int]]) -> float:
         a, b = pair
@@ -129,7 +140,7 @@ def group_outputs(
     for output, row in enumerate(open_connections):
         groups.setdefault(frozenset(np.flatnonzero(row).tolist()), []).append(output)
     one = {frozenset().union(*groups): list(range(outputs))}
-    dense = seconds(frozenset(range(inputs)), list(range(outputs)), 1)
+    dense = seconds(range(inputs), list(range(outputs)), 1)
     while len(groups) > 1:
         a, b = max(combinations(groups, 2), key=saved)
         if saved((a, b)) <= 0 and (batch is not None or total(groups, 1) <= dense):

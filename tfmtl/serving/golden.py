@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfmtl.folding.proof import difference
 from tfmtl.serving.rows import encode
 from tfmtl.serving.saved_model import PathLike
+
+__all__ = ["GOLDEN", "Golden", "difference", "read_golden", "write_golden"]
 
 GOLDEN = "assets.extra/golden.npz"
 
@@ -84,34 +87,6 @@ def read_golden(folder: PathLike) -> Golden:
         return Golden(rows, outputs, float(arrays["tolerance"]))
     except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{GOLDEN} cannot be read: {error!r}") from error
-
-
-def difference(answer: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference of two arrays, relative to the expected beyond 1.
-
-    Args:
-        answer: Numbers, or identifiers: integers or strings, which are the same or not.
-        expected: The same.
-
-    Returns:
-        The difference; infinite where identifiers differ, NaN where an answer is NaN
-        or the shapes differ.
-
-    Example:
-        >>> import numpy as np
-        >>> from tfmtl.serving.golden import difference
-        >>> difference(np.array([0.5, 11.0]), np.array([0.5, 10.0]))
-        0.1
-    """
-    answer, expected = np.asarray(answer), np.asarray(expected)
-    if answer.shape != expected.shape:
-        return float("nan")
-    if expected.dtype.kind in "iuSUO":
-        same = answer.astype(object) == expected.astype(object)
-        return 0.0 if same.all() else float("inf")
-    answer, expected = answer.astype("f8"), expected.astype("f8")
-    scale = np.maximum(1.0, np.abs(expected))
-    return float(np.max(np.abs(answer - expected) / scale, initial=0.0))
 
 
 def _pack(group: str, name: str, array: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,7 +28,9 @@ def masks_for(
     since others are closed. A gate stays open where an output would lose all of its
     inputs, or a row of a mixture its last expert. Where the share jumps over `keep`,
     gates that come later in the order close, or earlier ones open again, as far as
-    each brings it nearer.
+    each brings it nearer. Where more than `keep` is left at the end of the order, since
+    outputs have last inputs of their own, whole inputs close instead: those that fewest
+    may read, then the least open, so that the outputs end with inputs in common.
 
     Args:
         model: The model.
@@ -39,7 +41,22 @@ def masks_for(
     Returns:
         Booleans of each gate's shape, true where it stays open.
     """
-    order = _order(model, gates)
+    by_gate = [ops.convert_to_numpy(gate.log_alpha) for gate in gates]
+    order = _order(model, gates, by_gate)
+    masks = _cut(gates, order, keep, measure)
+    if measure(_closed(gates, order)) <= keep + _NEAR:
+        return masks
+    by_input = _cut(gates, _order(model, gates, _by_input(gates)), keep, measure)
+    return min(masks, by_input, key=lambda found: abs(measure(found) - keep))
+
+
+def _cut(
+    gates: Sequence[HardConcreteGate],
+    order: Sequence[Place],
+    keep: float,
+    measure: Measure,
+) -> list[np.ndarray]:
+    """Masks that close an order up to where the share is nearest to `keep`."""
     low, high = 0, len(order)  # the share falls as more of the order is closed
     while high - low > 1:
         middle = (low + high) // 2
@@ -55,17 +72,21 @@ def masks_for(
     return min(candidates, key=lambda masks: abs(measure(masks) - keep))
 
 
-def _order(model: keras.Model, gates: Sequence[HardConcreteGate]) -> list[Place]:
-    """Gates in the order in which they may close."""
-    log_alphas = [ops.convert_to_numpy(gate.log_alpha).ravel() for gate in gates]
-    stays = [ops.convert_to_numpy(gate.penalised() == 0).ravel() for gate in gates]
+def _order(
+    model: keras.Model,
+    gates: Sequence[HardConcreteGate],
+    ranks: Sequence[np.ndarray],
+) -> list[Place]:
+    """Gates in the order in which they may close, those of least rank first."""
+    penalised = [gate.penalised(rank) for gate, rank in zip(gates, ranks, strict=True)]
+    stays = [ops.convert_to_numpy(values == 0).ravel() for values in penalised]
     waiting = sorted(
         (
             (k, n)
             for k, gate in enumerate(stays)
             for n in np.flatnonzero(~gate).tolist()
         ),
-        key=lambda place: log_alphas[place[0]][place[1]],
+        key=lambda place: ranks[place[0]].flat[place[1]],
     )
     reach = Reach.of(model)
     if reach is None:
@@ -87,6 +108,24 @@ def _order(model: keras.Model, gates: Sequence[HardConcreteGate]) -> list[Place]
             waiting.remove(idle)
             order.append(idle)
     return order
+
+
+def _by_input(gates: Sequence[HardConcreteGate]) -> list[np.ndarray]:
+    """Ranks of the gates by the input that they are of."""
+    keys: dict[Place, tuple[float, float, float]] = {}
+    for k, gate in enumerate(gates):
+        opened = ops.convert_to_numpy(gate.open_probability()).ravel()
+        inputs = gate.of_inputs()
+        most = max(map(len, inputs))
+        for own in inputs:
+            keys |= {
+                (k, n): (len(own) / most, float(opened[own].sum()), float(opened[n]))
+                for n in own.tolist()
+            }
+    ranks = [np.zeros(gate.shape, "float32") for gate in gates]
+    for rank, (k, n) in enumerate(sorted(keys, key=keys.__getitem__)):
+        ranks[k].flat[n] = rank
+    return ranks
 
 
 def _nearer(

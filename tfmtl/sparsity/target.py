@@ -60,6 +60,11 @@ class Target(GatePressure):
     A target that is missed is warned of, also where training ended before the last
     phase or weights were restored from there. Frozen gates stay as they are and count.
 
+    A further `fit` of a model whose gates are settled leaves them so, while its weights
+    go on training; with a `keep` that other gates would meet better, it goes through
+    all phases. A `fit` from an `initial_epoch` on, or with `BackupAndRestore`, goes on
+    with the pressure of the restored weights.
+
     Args:
         keep: Share that stays, above 0 and below 1.
         of: `"connections"` (all gates count alike), `"flops"` per example or `"bytes"`
@@ -174,11 +179,15 @@ class Target(GatePressure):
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Notes the size of the loss before the ramp; shows how open gates are."""
+        """Notes the size of the loss, holds settled gates, shows how open they are."""
         if logs:
             if not self._pressure:
                 self._loss = abs(float(logs["loss"]))
+            elif not self._loss:  # resumed
+                self._loss = abs(float(logs["loss"]) - self._penalty())
             logs.update(self._shown)
+        if self._kept is not None and not self._held:
+            self._hold(self._kept)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs how open the gates are, and what they leave."""
@@ -194,14 +203,8 @@ class Target(GatePressure):
             self._settle_at(self._kept)  # where one has left its place
         left = self._measure(as_served(self.gates()))
         if abs(left - self.keep) > _NEAR:
-            warn(
-                f"{left:.0%} of {self.of} are left, as near to {self.keep:.0%} as "
-                "gates can come in the order of their log_alpha while each task keeps "
-                "an input."
-                if settled
-                else f"{left:.0%} of {self.of} are left, {self.keep:.0%} were asked "
-                f"for: {self._why_missed()}"
-            )
+            why = self._why_missed(settled)
+            warn(f"{left:.0%} of {self.of} are left, not {self.keep:.0%}: {why}")
         super().on_train_end(logs)
 
     def get_config(self) -> dict[str, Any]:
@@ -221,7 +224,9 @@ class Target(GatePressure):
     def _log_name(self, what: str) -> str:
         return "_".join([self.of, what, *(self.layers or ())])
 
-    def _why_missed(self) -> str:
+    def _why_missed(self, settled: bool) -> str:
+        if settled:
+            return "the nearest found while tasks keep an input. Ask for about as much."
         begin = math.ceil(round((1.0 - self.settle) * self._params("epochs"), 6))
         ended = (
             "training ended before the last phase"
@@ -229,21 +234,24 @@ class Target(GatePressure):
             else "weights from before the last phase were restored"
         )
         return (
-            f"{ended}. Give EarlyStopping start_from_epoch={begin}, and a metric of a "
-            "task to watch, as the penalty of gates is in val_loss."
+            f"{ended}. Give EarlyStopping start_from_epoch={begin} and a task's metric "
+            "to watch: the penalty is in val_loss."
         )
 
     def _look(self, done: float) -> None:
         if self._looked_at is None:
             self._looked_at = done
-            if done:  # resumed: the gates know
+            self._kept = self._settled()
+            if self._kept is not None:
+                self._held = self._l0()
+            elif done:  # resumed: the gates know
                 self._pressure = self._pressed()
         passed, self._looked_at = done - self._looked_at, done
         if self._kept is None and done >= 1.0 - self.settle:
-            found = self.gates()
-            self._kept = masks_for(self.model, found, self.keep, self._measure)
+            self._kept = self._nearest()
             self._settle_at(self._kept)
-            self._hold(self._kept)
+            if self._loss:
+                self._hold(self._kept)
         expected = self._expected()
         self._shown = {"open_expected": open_expected_of(gates(self.model))}
         if self.of != "connections":
@@ -268,6 +276,29 @@ class Target(GatePressure):
             open_part = (probability - least) / (most - least)
             share += float(np.sum(np.where(probability > 0, open_part, 1) * price))
         return share
+
+    def _nearest(self) -> list[np.ndarray]:
+        """Masks of the gates that leave a share near to `keep`."""
+        return masks_for(self.model, self.gates(), self.keep, self._measure)
+
+    def _settled(self) -> list[np.ndarray] | None:
+        """Masks of gates that are held already, unless others would be nearer."""
+        l0 = self._l0()
+        every = np.concatenate([values.ravel() for values in l0])
+        if not (every.all() and (every < 0).any() and (every > 0).any()):
+            return None
+        held = [values < 0 for values in l0]
+        gain = self._miss(held) - self._miss(self._nearest())
+        return held if gain <= _NEAR else None
+
+    def _miss(self, masks: list[np.ndarray]) -> float:
+        """How far masks are from the share to keep."""
+        return abs(self._measure(masks) - self.keep)
+
+    def _penalty(self) -> float:
+        """What the gates add to the loss."""
+        losses = [loss for gate in self.gates() for loss in gate.losses]
+        return sum(float(ops.convert_to_numpy(loss)) for loss in losses)
 
     def _pressed(self) -> float:
         """The pressure that the gates are under."""

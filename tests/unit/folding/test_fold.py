@@ -173,6 +173,28 @@ def test_a_constant_is_one_whatever_the_rounding_of_its_batch(seed):
     assert "tower" not in [layer.name for layer in folded.layers]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_beside_an_infinity_numbers_are_compared(numbered):
+    @keras.saving.register_keras_serializable(package="test")
+    class Numbered(keras.layers.Layer):
+        """An infinity, and the number of the row or 1."""
+
+        def call(self, inputs):
+            rows = keras.ops.ones_like(inputs[:, :1])
+            rows = keras.ops.cumsum(rows, axis=0) if numbered else rows
+            return keras.ops.concatenate([rows / 0.0, rows], axis=-1)
+
+    x = keras.Input((3,), name="x")
+    routing = SubNetworkRouting(1, 2, name="routing")
+    y = Numbered(name="numbered")(routing(Experts(2, 3)(x))[:, 0])
+    model = keras.Model({"x": x}, {"t": y})
+    set_gates(routing, [[0, 0]])
+    folded = fold(model)
+    assert_same(model, folded)
+    kept = "numbered" in [layer.name for layer in folded.layers]
+    assert kept == numbered  # a constant is not computed
+
+
 def test_a_model_of_constants_keeps_one_input_for_the_batch(ranker):
     for gate in gates(ranker):
         gate.set_log_alpha(-4.0)

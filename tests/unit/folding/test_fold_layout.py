@@ -8,7 +8,7 @@ from tfmtl.cli import main
 from tfmtl.folding import compare, fold
 from tfmtl.layers import Experts, PrunedTransformation, SubNetworkRouting
 from tfmtl.layers.gates import gates
-from tfmtl.ops.grouping import DEVICES, group_outputs
+from tfmtl.ops.grouping import group_outputs
 from tfmtl.serving import export
 from tfmtl.serving.manifest import read_manifest
 
@@ -81,30 +81,6 @@ def test_gpu_has_more_products_where_they_are_large():
     opened = random_connections(0)
     assert len(group_outputs(opened, 64, 64, 65536, "gpu")) == 1
     assert len(group_outputs(opened, 4096, 4096, 65536, "gpu")) > 1
-
-
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize("batch_size", [64, 65536])
-@pytest.mark.parametrize("seed", range(10))
-def test_no_layout_is_slower_than_one_product(seed, batch_size, device):
-    costs = DEVICES[device]
-
-    def seconds(groups):
-        values = [256 * len(reads) for reads, _ in groups]
-        weights = sum(
-            count * 256 * len(computes)
-            for count, (_, computes) in zip(values, groups, strict=True)
-        )
-        copied = sum(count for count in values if count < 8 * 256)
-        return (
-            len(groups) * costs.seconds_per_group
-            + 2 * batch_size * weights / costs.flops_per_second
-            + weights / costs.weights_read_per_second
-            + batch_size * copied / costs.values_copied_per_second
-        )
-
-    groups = group_outputs(random_connections(seed), 256, 256, batch_size, device)
-    assert seconds(groups) <= seconds([(range(8), range(8))])
 
 
 def test_export_and_its_command_lay_out_for_a_device(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tfmtl.folding import FoldError, fold
-from tfmtl.folding.proof import prove
+from tfmtl.folding.proof import difference, prove
 from tfmtl.layers import Experts
 
 
@@ -75,3 +75,37 @@ def test_a_finite_difference_beside_equal_infinities_counts():
     same, other = model_of(lambda x: x, lambda x: x + 0.5)
     rows = tensor_of(np.array([[np.inf, 10.0]], "f4"))
     assert prove(same, other, rows, 0.1)["y"] == pytest.approx(0.05)
+
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    "answer, expected, found",
+    [
+        ([0.25, 20.0], [0.5, 10.0], 1.0),
+        ([INF, -INF, 5.5], [INF, -INF, 5.0], 0.1),
+        ([INF], [-INF], INF),
+        ([INF], [1.0], INF),
+        ([1.0], [INF], INF),
+        ([NAN], [NAN], NAN),
+        ([NAN, INF], [1.0, INF], NAN),
+        ([INF], [NAN], NAN),
+        ([[1.0]], [1.0], NAN),
+        ([], [], 0.0),
+        ([2**60 + 1], [2**60], INF),
+        ([True], [True], 0.0),
+        (["a"], ["a"], 0.0),
+        (["a"], ["b"], INF),
+        (np.array([b"a"]), np.array([b"a"], object), 0.0),
+    ],
+)
+def test_difference(answer, expected, found):
+    np.testing.assert_equal(difference(answer, expected), found)
+
+
+def test_nan_in_both_models_proves_nothing():
+    [same] = model_of(keras.ops.sqrt)
+    rows = tensor_of(np.array([[-1.0, 1.0]], "f4"))
+    with pytest.raises(FoldError, match="output 'y' .* with 1 NaN"):
+        prove(same, same, rows, None)

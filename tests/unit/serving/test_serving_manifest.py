@@ -191,6 +191,7 @@ def test_difference():
     assert difference(np.zeros((0, 1)), np.zeros((0, 1))) == 0.0
     assert np.isnan(difference([[1.0]], [1.0]))
     assert np.isnan(difference([np.nan], [1.0]))
+    assert difference([np.inf, -np.inf, 5.5], [np.inf, -np.inf, 5.0]) == 0.1
 
 
 def test_identifiers_are_the_same_or_not():

@@ -1,9 +1,13 @@
 """Which gates close for a target."""
 
+from itertools import product
+
+import keras
 import numpy as np
 import pytest
 from routed import network
 
+from tfmtl import layers
 from tfmtl.sparsity import gates
 from tfmtl.sparsity.closing import masks_for
 from tfmtl.sparsity.measures import Measure
@@ -27,6 +31,40 @@ def left(seed, keep, of):
 @pytest.mark.parametrize("seed, keep", [(0, 0.7), (1, 0.5), (2, 0.6)])
 def test_share_does_not_jump_over_what_is_asked_for(seed, keep):
     assert abs(left(seed, keep, "flops") - keep) < 0.06
+
+
+SHARED = [[1, 1, 1], [1, 1, 1]]
+PARTLY_SHARED = [[1, 1, 0], [0, 1, 1]]
+
+
+def mixture(reads):
+    """Experts that outputs mix, of which each keeps one."""
+    x = keras.Input((4,))
+    gate = layers.SoftmaxGate(*np.shape(reads), reads=reads, hard_concrete={})
+    mixed = layers.Mixture()([layers.Experts(3, 8)(x), gate(x)])
+    return keras.Model(x, keras.layers.Dense(1)(keras.layers.Flatten()(mixed)))
+
+
+@pytest.mark.parametrize("reads", [SHARED, PARTLY_SHARED])
+def test_share_is_about_as_near_as_that_of_any_masks(reads):
+    model = mixture(reads)
+    [gate] = gates(model)
+    measure = Measure(model, [gate], "flops")
+    masks = [np.array(mask) for mask in product([False, True], repeat=gate.shape[0])]
+    shares = {mask.tobytes(): measure([mask]) for mask in masks}
+    for seed, keep in product(range(3), (0.2, 0.4, 0.8)):
+        gate.set_log_alpha(np.random.default_rng(seed).normal(size=gate.shape))
+        [mask] = masks_for(model, [gate], keep, lambda one: shares[one[0].tobytes()])
+        nearest = min(abs(share - keep) for share in shares.values())
+        assert abs(shares[mask.tobytes()] - keep) < nearest + 0.06
+
+
+def test_outputs_end_with_an_input_in_common():
+    model = mixture(SHARED)
+    [gate] = gates(model)
+    gate.set_log_alpha([2.0, -1.0, 0.0, 0.0, -1.0, 1.0])  # 0 is first of a, 2 of b
+    [mask] = masks_for(model, [gate], 0.01, Measure(model, [gate], "flops"))
+    assert mask.tolist() == [True, False, False] * 2
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])

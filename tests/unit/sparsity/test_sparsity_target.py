@@ -103,8 +103,8 @@ def ended(callback):
 
 
 ADVICE = (
-    ". Give EarlyStopping start_from_epoch=6, and a metric of a task to watch, as the "
-    "penalty of gates is in val_loss."
+    ". Give EarlyStopping start_from_epoch=6 and a task's metric to watch: the penalty "
+    "is in val_loss."
 )
 
 
@@ -112,8 +112,8 @@ def test_weights_restored_from_before_the_last_phase():
     model, said = ended(Restore(0))
     assert open_share(model).served == 24
     assert said[0] == (
-        "Sparsity: 100% of connections are left, 50% were asked for: weights from "
-        "before the last phase were restored" + ADVICE
+        "Sparsity: 100% of connections are left, not 50%: weights from before the last "
+        "phase were restored" + ADVICE
     )
     assert said[1].startswith("Sparsity: None of the 24 gates is closed")
 
@@ -122,15 +122,15 @@ def test_training_that_ended_before_the_last_phase():
     model, said = ended(Stop(1))
     share = open_share(model)
     assert said[0] == (
-        f"Sparsity: {share.served / share.total:.0%} of connections are left, 50% were "
-        "asked for: training ended before the last phase" + ADVICE
+        f"Sparsity: {share.served / share.total:.0%} of connections are left, not 50%: "
+        "training ended before the last phase" + ADVICE
     )
 
 
 def test_weights_restored_from_the_last_phase():
     model, said = ended(Restore(6))
     assert open_share(model).served == 12
-    assert not any("were asked for" in text for text in said)
+    assert not any("are left, not" in text for text in said)
 
 
 def test_early_stopping_as_advised():
@@ -140,7 +140,7 @@ def test_early_stopping_as_advised():
         )
     )
     assert open_share(model).served == 12
-    assert not any("were asked for" in text for text in said)
+    assert not any("are left, not" in text for text in said)
 
 
 @pytest.mark.parametrize("of", ["connections", "flops"])
@@ -250,6 +250,73 @@ def test_resumed_training_goes_on_with_the_pressure():
     )
     assert 0.2 * before < seen[0] < 5 * before
     assert open_share(model).served == round(0.5 * open_share(model).total)
+
+
+def served(model):
+    return np.concatenate(
+        [np.ravel(gate(training=False)) != 0 for gate in gates(model)]
+    )
+
+
+def pressures(model):
+    return np.concatenate([np.ravel(gate.l0) for gate in gates(model)])
+
+
+@pytest.mark.parametrize("of", ["connections", "flops"])
+def test_further_fit_leaves_settled_gates(of):
+    model, _ = fitted(Target(0.5, of=of), epochs=4)
+    before = served(model), pressures(model)
+    kernel = np.array(model.get_layer("a_head").kernel)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SparsityWarning)
+        history = model.fit(*rows(), batch_size=64, epochs=3, verbose=0).history
+    np.testing.assert_array_equal(served(model), before[0])
+    np.testing.assert_array_equal(pressures(model), before[1])
+    assert history["open_share"] == [np.mean(before[0])] * 3
+    assert np.abs(model.get_layer("a_head").kernel - kernel).max() > 1e-3
+    assert not any("are left" in str(warning.message) for warning in caught)
+
+
+def test_further_fit_to_a_lower_share():
+    model, _ = fitted(Target(0.75), epochs=4)
+    fitted(Target(0.25), epochs=4, model=model)
+    assert open_share(model).served == 6
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends the process, as it were, before an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epoch", [4, 6])  # the last phase begins with 4
+def test_interrupted_training_ends_like_an_uninterrupted_one(epoch, tmp_path):
+    def train(*callbacks):
+        model = network()
+        model.compile(keras.optimizers.Adam(5e-3), sparsity=Target(0.5, settle=0.5))
+        data = rows(1024)
+        fit = {"batch_size": 64, "epochs": 8, "shuffle": False, "verbose": 0}
+        return model, model.fit(*data, **fit, callbacks=callbacks).history
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path)
+
+    whole, expected = train()
+    with pytest.raises(KeyboardInterrupt):
+        train(backup(), Interrupt(epoch))
+    resumed, history = train(backup())
+    assert len(history["loss"]) == 8 - epoch
+    assert np.mean(served(resumed) == served(whole)) > 0.8
+    np.testing.assert_array_equal(pressures(resumed) < 0, served(resumed))
+    assert 1 / 3 < np.abs(pressures(resumed)).min() / pressures(whole).max() < 3
+    assert history["open_share"][-1] == expected["open_share"][-1] == 0.5
+    assert abs(history["a_auc"][-1] - expected["a_auc"][-1]) < 0.02
 
 
 def test_progress_is_in_the_history():
@@ -427,7 +494,10 @@ def test_refused_arguments(arguments, text):
 
 
 def test_less_than_gates_can_close():
-    text = r"Sparsity: \d+% of flops are left, as near to 0% as gates can come"
+    text = (
+        r"Sparsity: \d+% of flops are left, not 0%: the nearest found while tasks keep "
+        r"an input\. Ask for about as much\."
+    )
     with pytest.warns(SparsityWarning, match=text):
         fitted(Target(0.001, of="flops"), epochs=2)
 
