@@ -52,6 +52,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tfmtl.data.files.parquet import schema_of
 from tfmtl.data.files.schema import MISSING
 from tfmtl.serving.saved_model import PathLike, read_signature
+from tfmtl.serving.signatures import EXAMPLES, REGRESS
 
 try:
     import apache_beam as beam
@@ -206,7 +207,8 @@ def score(
         output: The folder of the results, new or empty.
         keys: Columns of integers or strings that the result takes over. Defaults to
             none, then it has the file and the row's number.
-        signature: The signature's name. Defaults to `"serving_default"`.
+        signature: The signature's name, of one that takes columns. Defaults to
+            `"serving_default"`.
         batch_size: Most rows that the model gets at once. Defaults to 512.
         options: Beam's own options. Defaults to none: this process does it.
 
@@ -227,6 +229,12 @@ def score(
             f"`batch_size` should be positive. Received: batch_size={batch_size}"
         )
     definition = read_signature(model, signature)
+    if signature == EXAMPLES or definition.method_name == REGRESS:
+        raise ValueError(
+            "`signature` should be one that takes columns, by which files are read, "
+            "such as 'serving_default'. Received: "
+            f"signature={signature!r}, which takes serialised examples"
+        )
     paths = list(dict.fromkeys(p for pattern in inputs for p in _matching(pattern)))
     _check_is_empty(output)
     columns = Columns(_inputs(definition), _key_types(keys, paths))

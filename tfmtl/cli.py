@@ -224,7 +224,13 @@ def _origin(path: Path) -> Iterator[str]:
         return
     libraries = ", ".join(f"{k} {v}" for k, v in sorted(manifest["versions"].items()))
     yield f"exported {manifest['created']} by {libraries}"
-    for name, fact in sorted(manifest["facts"].items()):
+    facts = dict(manifest["facts"])
+    for found in facts.pop("sub_networks", ()):
+        yield (
+            f"{found['layer']}: {found['slots']} sub-networks, "
+            f"{found['connections']} open connections"
+        )
+    for name, fact in sorted(facts.items()):
         yield f"{name}: {json.dumps(fact, ensure_ascii=False)}"
 
 

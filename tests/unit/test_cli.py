@@ -34,7 +34,9 @@ def base(tmp_path_factory):
         tf.saved_model.save(module, str(folder), function)
         write_golden(folder, rows, {"click": rows["x"] @ table.numpy()})
         write_warm_up(folder, rows, [1, 8])
-        write_manifest(folder, {"fold": {"connections": [54, 21]}, "tables": None})
+        found = {"layer": "routing", "slots": 4, "connections": 7}
+        facts = {"fold": {"connections": [54, 21]}, "tables": None}
+        write_manifest(folder, {**facts, "sub_networks": [found]})
     return base
 
 
@@ -89,6 +91,7 @@ def test_inspect(base, capsys):
         f"tensorflow {tf.__version__}",
         'fold: {"connections": [54, 21]}',
         "tables: null",
+        "routing: 4 sub-networks, 7 open connections",
     ):
         assert part in text
     assert "__saved_model_init_op" not in text

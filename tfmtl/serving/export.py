@@ -22,14 +22,20 @@ from tfmtl.ops.grouping import device_named
 from tfmtl.serving.against import Check
 from tfmtl.serving.golden import difference, write_golden
 from tfmtl.serving.manifest import write_manifest
-from tfmtl.serving.publish import choose_version, publish, staging
+from tfmtl.serving.publish import (
+    choose_version,
+    publish,
+    staging,
+    temporary_files,
+)
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
 from tfmtl.serving.scan import Scan
 from tfmtl.serving.session import run_in_cpp_session
 from tfmtl.serving.side_by_side import SideBySide
 from tfmtl.serving.signatures import signatures
-from tfmtl.serving.stateless import read_weights, served_type, serving_function
+from tfmtl.serving.stateless import as_served, read_weights, serving_function
+from tfmtl.serving.sub_networks import sub_networks
 from tfmtl.serving.tables import (
     TableError,
     table_errors,
@@ -145,7 +151,7 @@ def export(
     Raises:
         ValueError: If the model, an argument or the golden rows do not fit.
         FileExistsError: If the version exists.
-        DiskFullError: If there is no room for it.
+        DiskFullError: If there is no room for it, or for temporary files.
         ExportError: If the written SavedModel does not pass the checks.
         RegressionError: If it does not pass the check `against` an earlier version.
         CppSessionError: If it does not load or run in the C++ session.
@@ -176,6 +182,7 @@ def export(
         facts["tables"] = tables
         facts["table_errors"] = {name: asdict(error) for name, error in errors.items()}
     rows = made_up_rows(model, GOLDEN_ROWS) if given is None else given
+    facts["sub_networks"] = sub_networks(model)
     weights = read_weights(model).values()
     with staging(base, needed=sum(array.nbytes for array in weights)) as folder:
         _save(model, folder)
@@ -289,6 +296,7 @@ def _golden_rows(
     return rows
 
 
+@temporary_files()
 def _folded(
     model: keras.Model,
     given: dict[str, np.ndarray] | None,
@@ -318,10 +326,7 @@ def _answers(model: keras.Model, rows: Mapping[str, Any]) -> dict[str, np.ndarra
         for name, tensor in model.input.items()
     }
     outputs = model(tensors, training=False)
-    return {
-        name: tf.cast(value, served_type(value.dtype.name)).numpy()
-        for name, value in sorted(outputs.items())
-    }
+    return {name: as_served(y).numpy() for name, y in sorted(outputs.items())}
 
 
 def _compare(

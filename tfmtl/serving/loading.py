@@ -5,36 +5,39 @@ memory there is: a configuration that unpacks to gigabytes, a layer of a billion
 a dataset that is declared and not there.
 """
 
-import resource
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import IO, Any
+from typing import IO
 
 import h5py
 import keras
-import tensorflow as tf
 
+from tfmtl.serving.publish import DiskFullError, temporary_files
 from tfmtl.serving.saved_model import PathLike
+from tfmtl.serving.trial import OF_MEMORY, allowance, is_of_memory, trial
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 FILES = {"metadata.json", CONFIG, WEIGHTS}
 MOST_FILES = 10_000
 CONFIG_SHARE = 16  # bytes of memory for each byte of JSON, at least
+RESERVE = 8  # the part of the memory that a trial leaves, as no two loads are the same
+
+_limited = Lock()  # the limit is the process's: one load at a time
 
 
 class UnsafeModelError(ValueError):
     """A `.keras` file that may not be loaded, or cannot be."""
 
 
-def load_model(path: PathLike, *, max_bytes: int = 2**32) -> keras.Model:
+def load_model(
+    path: PathLike, *, max_bytes: int = 2**32, timeout: float = 600.0
+) -> keras.Model:
     """Loads a `.keras` file, in Keras' safe mode and in bounded memory.
 
     What the file declares is read first: names and sizes in the archive, shapes and
@@ -43,23 +46,31 @@ def load_model(path: PathLike, *, max_bytes: int = 2**32) -> keras.Model:
     process may not allocate more than `max_bytes`. That holds for every layer, of
     Keras, tfmtl or your own, and for what a layer computes from its arguments.
 
+    TensorFlow can crash where it gets no memory. So a process of its own loads the file
+    first, within seven eighths of `max_bytes` and within `timeout`, and only what
+    survives there is loaded here. That takes five to ten seconds, for the import of
+    TensorFlow: your own files load faster by `keras.saving.load_model`.
+
     The limit is the operating system's (`RLIMIT_DATA`), so on Linux only, and without
     a GPU's memory. It counts what all threads of the process allocate meanwhile: load
-    in a job, not in a server. Time is not bounded. Safe mode stays on even where
+    in a job, not in a server. Safe mode stays on even where
     `keras.config.enable_unsafe_deserialization` was called.
 
     Args:
         path: A `.keras` file, which nobody writes to meanwhile. Layers of your own
-            should be registered (`keras.saving.register_keras_serializable`).
+            should be registered (`keras.saving.register_keras_serializable`), in a
+            module that can be imported: the other process has none of `__main__`.
         max_bytes: The memory that loading may take, about four times the weights.
             Defaults to 4 GiB.
+        timeout: The seconds after which the other process is ended. Defaults to 600.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        ValueError: If `max_bytes` is no positive integer.
+        ValueError: If `max_bytes` is no positive integer, or `timeout` not positive.
         UnsafeModelError: If the file is none, or one that may not be loaded.
+        DiskFullError: If temporary files have no room.
 
     Example:
         `load_model("runs/demo/model.keras", max_bytes=2**30)`
@@ -69,27 +80,33 @@ def load_model(path: PathLike, *, max_bytes: int = 2**32) -> keras.Model:
             "`max_bytes` should be a positive integer. Received: "
             f"max_bytes={max_bytes!r}"
         )
+    if not timeout > 0:
+        raise ValueError(f"`timeout` should be positive. Received: timeout={timeout!r}")
     path = Path(path)
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise UnsafeModelError(f"`path` should be a .keras file. Received: path={path}")
     # Keras keeps the switch of safe mode by thread; a new one has it on.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_load, path, max_bytes).result()
+    with _limited, ThreadPoolExecutor(1) as thread:
+        return thread.submit(_load, path, max_bytes, timeout).result()
 
 
-def _load(path: Path, max_bytes: int) -> keras.Model:
+def _load(path: Path, max_bytes: int, timeout: float) -> keras.Model:
     wanted = f"Keras loads in safe mode and in {max_bytes:,} bytes of memory"
     try:
-        with _allowance(max_bytes):
+        with temporary_files(), allowance(max_bytes):
             _check_archive(path, max_bytes)
+        found = trial(path, max_bytes - max_bytes // RESERVE, timeout)
+        if found is not None:
+            raise _refusal(path, wanted, found)
+        with temporary_files(), allowance(max_bytes):
             return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except UnsafeModelError:
+    except (UnsafeModelError, DiskFullError):
         raise
     except Exception as error:
-        if not any(map(_is_of_memory, _chain(error))):
+        if not is_of_memory(error):
             reason = str(error).rsplit("Exception encountered: ")[-1]
             raise _refusal(path, wanted, reason) from error
-    raise _refusal(path, wanted, "one that needs more")  # without what holds it
+    raise _refusal(path, wanted, OF_MEMORY)  # without what holds it
 
 
 def _check_archive(path: Path, max_bytes: int) -> None:
@@ -177,39 +194,3 @@ def _refusal(path: Path, wanted: str, received: str) -> UnsafeModelError:
     return UnsafeModelError(
         f"`path` should be a model that {wanted}. Received: {received}, path={path}"
     )
-
-
-_limited = Lock()  # the limit is the process's: one load at a time
-
-
-@contextmanager
-def _allowance(max_bytes: int) -> Iterator[None]:
-    """Lets the process allocate no more than so many bytes on top of what it has."""
-    if sys.platform != "linux":
-        yield
-        return
-    with _limited:
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-        limit = min([_allocated() + max_bytes, *limits])
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _allocated() -> int:
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    [kibibytes] = [line.split()[1] for line in lines if line.startswith("VmData:")]
-    return int(kibibytes) * 1024
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_of_memory(error: Any) -> bool:
-    return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)

@@ -5,6 +5,7 @@ and a server copies all of them several times while it loads: half of the time t
 a ranker's graph takes.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,8 @@ def with_signatures(folder: Path, signatures: Signatures) -> None:
 
     What only TensorFlow's Python needs to make functions again is left out, so that
     `tf.saved_model.load` finds the new signatures as a server does. An initialisation
-    that does nothing is left out too: a server would prepare the graph for it.
+    that does nothing is left out too: a server would prepare the graph for it. So is
+    `fingerprint.pb`, which loaders do without: it was that of the old graph.
 
     Args:
         folder: A SavedModel with the signature `serving_default`, not yet published.
@@ -69,10 +71,12 @@ def with_signatures(folder: Path, signatures: Signatures) -> None:
         )
     new.meta_info_def.tags.extend(old.meta_info_def.tags)
     new.asset_file_def.extend(old.asset_file_def)
+    _name_tables(new, folder)
     for name, signature in made.items():
         new.signature_def[name].CopyFrom(_signature_def(signature))
     old.CopyFrom(new)
     file.write_bytes(proto.SerializeToString(deterministic=True))
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _default(
@@ -124,6 +128,26 @@ def _initialise(written: meta_graph_pb2.MetaGraphDef, graph: tf.Graph) -> None:
     if operation.type != "NoOp" or operation.control_inputs:
         # as a signature `tf.saved_model.load` would not give it the vocabularies' paths
         graph.add_to_collection("saved_model_main_op", operation)
+
+
+def _name_tables(written: meta_graph_pb2.MetaGraphDef, folder: Path) -> None:
+    """Names look-up tables by what they are in, not by a path of this machine.
+
+    TensorFlow takes tables of one name for one table, in Python those of all models.
+    """
+    library = written.graph_def.library.function
+    nodes = [*written.graph_def.node, *(n for f in library for n in f.node_def)]
+    tables = [n for n in nodes if n.op == "HashTableV2" and "shared_name" in n.attr]
+    shared = [table.attr["shared_name"] for table in tables]
+    numbers: dict[bytes, int] = {}
+    for name in shared:
+        name.s = b"%d" % numbers.setdefault(name.s, len(numbers))
+    content = hashlib.sha256(written.graph_def.SerializeToString(deterministic=True))
+    for asset in written.asset_file_def:
+        with (folder / "assets" / asset.filename).open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    for name in shared:
+        name.s = b"table_%b_%b" % (name.s, content.hexdigest()[:16].encode())
 
 
 def _signature_def(signature: Signature) -> meta_graph_pb2.SignatureDef:

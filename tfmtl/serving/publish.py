@@ -17,9 +17,11 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 
 from tfmtl.serving.saved_model import PathLike
@@ -32,7 +34,11 @@ _FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
 
 
 class DiskFullError(OSError):
-    """A version could not be written: the file system is full."""
+    """A version, or a temporary file, could not be written: the disk is full.
+
+    Attributes:
+        filename: The folder that has no room.
+    """
 
 
 def versions(base: PathLike) -> tuple[int, ...]:
@@ -111,7 +117,7 @@ def choose_version(base: PathLike, version: int | None) -> int:
     existing = versions(base)
     if version is None:
         version = max(existing, default=0) + 1
-    is_integer = isinstance(version, int) and not isinstance(version, bool)
+    is_integer = isinstance(version, Integral) and not isinstance(version, bool)
     if not is_integer or not 0 <= version <= LARGEST_VERSION:
         raise ValueError(
             "`version` should be an integer from 0 to 2**63 - 1. Received: "
@@ -122,7 +128,7 @@ def choose_version(base: PathLike, version: int | None) -> int:
             f"`version` should be none of {list(existing)}, which exist in {base}. "
             f"Received: version={version}"
         )
-    return version
+    return int(version)
 
 
 @contextmanager
@@ -160,7 +166,7 @@ def staging(base: PathLike, needed: int = 0) -> Iterator[Path]:
             finally:
                 written = _size(folder)
     except Exception as error:
-        if not any(reason in str(error) for reason in _FULL):
+        if not _is_full(error):
             raise
         free = shutil.disk_usage(base).free if base.is_dir() else 0
         raise DiskFullError(
@@ -170,6 +176,39 @@ def staging(base: PathLike, needed: int = 0) -> Iterator[Path]:
             f"{free} free after removing them",
             str(base),
         ) from error
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Tells of temporary files that had no room: their folder is not the versions'.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DiskFullError: If writing fails for want of room.
+
+    Example:
+        `with temporary_files(), tempfile.TemporaryDirectory() as folder: ...`
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        folder = tempfile.gettempdir()
+        raise DiskFullError(
+            errno.ENOSPC,
+            "The folder of temporary files, which TMPDIR names, should have room. "
+            f"Received: {shutil.disk_usage(folder).free} free after removing them",
+            folder,
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a file system was full, of which nobody has told yet."""
+    told = isinstance(error, DiskFullError)
+    return not told and any(reason in str(error) for reason in _FULL)
 
 
 def publish(

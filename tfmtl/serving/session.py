@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
+from tfmtl.serving.publish import temporary_files
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature
 
@@ -86,6 +87,7 @@ def request(
     Raises:
         ValueError: If the inputs do not fit the signatures.
         CppSessionError: If a model does not load or run.
+        DiskFullError: If temporary files have no room.
 
     Example:
         `request(["models/ranker/1"], [rows])[0]["load_ms"]`
@@ -107,7 +109,7 @@ def request(
         "warmup": warmup,
         "repetitions": repetitions,
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_files(), tempfile.TemporaryDirectory() as folder:
         Path(folder, "request.json").write_text(json.dumps(message), "utf-8")
         np.savez(Path(folder, "inputs.npz"), **arrays)
         return _call(Path(folder), timeout)
@@ -147,7 +149,7 @@ def _call(folder: Path, timeout: float) -> tuple[dict[str, Any], dict[str, np.nd
         check=False,
     )
     reply_file = folder / "reply.json"
-    if not reply_file.is_file():
+    if process.returncode or not reply_file.is_file():
         raise CppSessionError(
             f"The C++ session's process ended with code {process.returncode} and no "
             f"reply. Its last words: {process.stderr[-2000:]}"

@@ -132,24 +132,25 @@ def _tensor(weight: tf.Variable | np.ndarray) -> tf.Tensor:
 
 def _finish(output: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
     output.set_shape((None, *shape[1:]))
-    return tf.cast(output, served_type(output.dtype.name))
+    return as_served(output)
 
 
-def served_type(dtype: str) -> str:
-    """The type that clients get of an output: float32, but for identifiers.
+def as_served(output: tf.Tensor) -> tf.Tensor:
+    """An output in the type that clients get: float32, but for identifiers.
 
     Args:
-        dtype: Its type in the model.
+        output: The output, in the model's type.
 
     Returns:
-        `"int64"` for whole numbers, `"string"` for texts, else `"float32"`.
+        int64 of whole numbers, the same of texts, else float32.
 
     Example:
-        `served_type("int32")  # int64`
+        `as_served(tf.constant([3], tf.int32)).dtype  # int64`
     """
+    dtype = output.dtype.name
     if dtype == "string":
-        return dtype
-    return "int64" if keras.backend.is_int_dtype(dtype) else "float32"
+        return output
+    return tf.cast(output, "int64" if keras.backend.is_int_dtype(dtype) else "float32")
 
 
 def walk(root: keras.Layer, wanted: Callable[[Any], bool]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from tfmtl.folding import with_layers
 from tfmtl.layers import FieldEmbedding
 from tfmtl.layers.field_embedding import rows_of_fields
 from tfmtl.serving.golden import difference
+from tfmtl.serving.publish import temporary_files
 from tfmtl.serving.score_drift import rank_correlation
 from tfmtl.serving.stateless import walk
 
@@ -108,6 +109,7 @@ class CompactEmbedding(keras.layers.Layer):
         )
 
 
+@temporary_files()
 def with_compact_tables(model: keras.Model, kind: str) -> keras.Model:
     """The model with its embedding tables in fewer bits.
 
@@ -147,6 +149,7 @@ def with_compact_tables(model: keras.Model, kind: str) -> keras.Model:
     return with_layers(model, compact)
 
 
+@temporary_files()
 def with_tables_apart(model: keras.Model) -> keras.Model:
     """The model with the largest tables of several fields in several variables.
 

@@ -603,6 +603,10 @@ def test_folder_with_files_is_refused(version, rows, tmp_path):
         ({"keys": ["click"]}, "`keys` should have other names .* output 'click'"),
         ({"signature": "no"}, "`signature` should be one of .*signature='no'"),
         ({"signature": "classify_click"}, "outputs of numbers. .*'classes' of strings"),
+        (
+            {"signature": "serving_examples"},
+            "`signature` should be one that takes columns, .* which takes serialised",
+        ),
     ],
 )
 def test_arguments_that_are_refused(version, rows, tmp_path, arguments, message):

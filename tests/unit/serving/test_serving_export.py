@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmtl import features, models, tasks
+from tfmtl import features, folding, models, tasks
 from tfmtl.serving import (
     CppSessionError,
     ExportError,
@@ -16,6 +16,7 @@ from tfmtl.serving import (
     run_in_cpp_session,
     written,
 )
+from tfmtl.serving.manifest import read_manifest
 from tfmtl.serving.saved_model import read_signature
 
 export_module = importlib.import_module("tfmtl.serving.export")
@@ -211,6 +212,23 @@ def test_other_names_are_kept(tmp_path, name):
     signature = read_signature(export(model, tmp_path).path)
     assert list(signature.inputs) == [name]
     assert list(signature.outputs) == ["click/through rate é"]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_sub_networks_are_known_of_every_version(tmp_path, folded):
+    """Of a model that was not folded, and of one that was folded before."""
+    x = features.Numeric("x", width=2, mean=(0, 0), std=(1, 1))
+    model = models.snr([x], [tasks.Binary("click")], [(3, 4), (2, 4)])
+    gate = model.get_layer("level_2").gate
+    gate.set_log_alpha([[4.0, -4.0, -4.0], [-4.0, -4.0, 4.0]])
+    if folded:
+        model = folding.fold(model)
+    facts = read_manifest(export(model, tmp_path).path)["facts"]
+    assert [tuple(found.values()) for found in facts["sub_networks"]] == [
+        (2 if folded else 3, "level_1", 2 if folded else 3),
+        (2, "level_2", 2),
+        (2, "task_routing", 1),
+    ]
 
 
 def test_golden_rows_are_used(small_model, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 
 import tfmtl
 from tfmtl.features import Bucketized, Categorical, Cross, Numeric, Sequence
+from tfmtl.serving import loading
 from tfmtl.serving.loading import MOST_FILES, UnsafeModelError, load_model
 from tfmtl.tasks import Binary, Regression
 
@@ -65,6 +67,12 @@ def features(tmp_path_factory):
 def saved(model, path):
     model.save(path)
     return path
+
+
+@pytest.fixture
+def without_trial(monkeypatch):
+    """Loads in this process alone, which saves an import of TensorFlow."""
+    monkeypatch.setattr(loading, "trial", lambda *_: None)
 
 
 @pytest.fixture
@@ -121,6 +129,7 @@ def same(model, loaded, rows):
         np.testing.assert_array_equal(got[task], value)
 
 
+@pytest.mark.usefixtures("without_trial")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_models_load(recipe, features, tmp_path):
     keras.utils.set_random_seed(0)
@@ -164,6 +173,7 @@ def test_layers_of_ones_own_and_nested_models_load(tmp_path):
     same(model, load_model(path), rows)
 
 
+@pytest.mark.usefixtures("without_trial")
 def test_limit_is_lifted_afterwards(small):
     load_model(small, max_bytes=LIMIT)
     assert np.ones(LIMIT // 4).sum() == LIMIT // 4  # 8 bytes each
@@ -174,6 +184,13 @@ def test_max_bytes_is_checked(small, value):
     message = f"`max_bytes` should be a positive integer. Received: max_bytes={value!r}"
     with pytest.raises(ValueError, match=message):
         load_model(small, max_bytes=value)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan")])
+def test_timeout_is_checked(small, value):
+    message = f"`timeout` should be positive. Received: timeout={value!r}"
+    with pytest.raises(ValueError, match=message):
+        load_model(small, timeout=value)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +268,7 @@ def test_broken_archives_are_refused(small):
         load_model(small)
 
 
+@pytest.mark.usefixtures("without_trial")
 def test_lambdas_are_refused_even_where_unsafe_loading_is_on(small):
     def add_lambda(config):
         layer_of(config, "y")["config"]["activation"] = {
@@ -268,6 +286,7 @@ def test_lambdas_are_refused_even_where_unsafe_loading_is_on(small):
             thread.submit(load, path).result()
 
 
+@pytest.mark.usefixtures("without_trial")
 def test_lambda_layers_are_refused(tmp_path):
     x = keras.Input((3,), name="x")
     model = keras.Model({"x": x}, {"y": keras.layers.Lambda(lambda x: x + 1)(x)})
@@ -276,6 +295,7 @@ def test_lambda_layers_are_refused(tmp_path):
         load_model(path)
 
 
+@pytest.mark.usefixtures("without_trial")
 def test_unknown_layers_are_refused(small):
     def rename(config):
         other = {"module": None, "class_name": "Other", "registered_name": "a>Other"}
@@ -285,6 +305,7 @@ def test_unknown_layers_are_refused(small):
         load_model(with_config(small, rename))
 
 
+@pytest.mark.usefixtures("without_trial")
 def test_nesting_is_refused(small):
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
     path = remade(small, {"config.json": [deep]})
@@ -402,7 +423,10 @@ def bombs_of_weights(small):
 CHILD = """
 import json, resource, sys
 import tfmtl
+from tfmtl.serving import loading
 from tfmtl.serving.loading import load_model
+
+loading.trial = lambda *_: None  # what bounds the memory of this process alone
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -446,6 +470,42 @@ def test_bombs_are_refused_in_bounded_memory(small, bombs):
         assert grown < LIMIT + 64 * MEBIBYTE, path
 
 
+@keras.saving.register_keras_serializable(package="tfmtl_tests_loading")
+class Crash(keras.layers.Layer):
+    """A layer that ends the process, as TensorFlow does for want of memory."""
+
+    def build(self, input_shape):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_what_crashes_ends_another_process(small):
+    path = with_config(small, other_layer(Crash()))
+    with pytest.raises(
+        UnsafeModelError, match="Received: one that ends the process by SIGSEGV, path="
+    ):
+        load_model(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux'")
+def test_allocations_that_tensorflow_does_not_check_end_another_process(small):
+    identity = keras.layers.Dense(
+        9000, kernel_initializer=keras.initializers.Identity()
+    )
+    path = with_config(small, other_layer(identity, built_on=9000))
+    with pytest.raises(
+        UnsafeModelError, match="one that (ends the process|needs more)"
+    ):
+        load_model(path, max_bytes=403 * 10**6)
+
+
+def test_time_is_bounded(small):
+    with pytest.raises(
+        UnsafeModelError, match="Received: one that takes more than 0.1 s"
+    ):
+        load_model(small, timeout=0.1)
+
+
+@pytest.mark.usefixtures("without_trial")
 def test_loading_several_at_once_leaves_no_limit(tmp_path):
     x = keras.Input((2,), name="x")
     model = keras.Model({"x": x}, {"y": keras.layers.Dense(1)(x)})

@@ -4,7 +4,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -17,6 +19,7 @@ from tfmtl.serving.publish import (
     publish,
     replace_file,
     staging,
+    temporary_files,
 )
 
 # Another process that holds a lock file until its standard input ends.
@@ -68,11 +71,19 @@ def test_first_version(tmp_path):
     assert choose_version(tmp_path / "none", None) == 1
 
 
-@pytest.mark.parametrize("version", [-1, 2**63, 1.0, "1", True])
+@pytest.mark.parametrize(
+    "version", [-1, 2**63, 1.0, "1", True, np.True_, np.int64(-1), np.float64(1)]
+)
 def test_wrong_versions_are_refused(tmp_path, version):
     message = r"`version` should be an integer from 0.*Received: version="
     with pytest.raises(ValueError, match=message):
         choose_version(tmp_path, version)
+
+
+@pytest.mark.parametrize("version", [np.int64(3), np.uint8(3), 3])
+def test_versions_may_be_integers_of_any_kind(tmp_path, version):
+    chosen = choose_version(tmp_path, version)
+    assert chosen == 3 and type(chosen) is int
 
 
 def test_same_number_in_other_digits_is_refused(tmp_path):
@@ -248,6 +259,20 @@ def test_tensorflow_on_a_full_disk(tmp_path, code):
         raise tf.errors.ResourceExhaustedError(None, None, message)
     assert raised.value.errno == errno.ENOSPC
     assert raised.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_full_temporary_folder_is_not_blamed_on_the_versions(
+    tmp_path, monkeypatch, code
+):
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    message = "which TMPDIR names, should have room. Received: [0-9]+ free"
+    with pytest.raises(DiskFullError, match=message) as raised:
+        with staging(tmp_path / "base"), temporary_files():
+            raise OSError(code, os.strerror(code))
+    assert raised.value.filename == str(elsewhere)
 
 
 def test_other_want_of_resources_is_no_full_disk(tmp_path):

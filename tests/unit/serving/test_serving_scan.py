@@ -78,6 +78,23 @@ def test_fixed_batch_is_a_problem(tmp_path):
     assert "Received: shape=[]" in text
 
 
+def test_output_of_unknown_rank_is_a_problem(tmp_path):
+    """In whichever signature it is."""
+
+    def call(x):
+        return {"y": tf.reshape(x, tf.fill([tf.cast(tf.reduce_max(x), tf.int32)], 1))}
+
+    function = tf.function(call).get_concrete_function(X)
+    names = ("serving_default", "task")
+    signatures = dict.fromkeys(names, function)
+    tf.saved_model.save(tf.Module(), str(tmp_path), signatures=signatures)
+    for place in ("", " of signature 'task'"):
+        assert (
+            f"output 'y'{place} should have an unknown first dimension, the batch. "
+            "Received: shape=None" in problems(tmp_path)
+        )
+
+
 def test_missing_variables_index_is_a_problem(tmp_path):
     save(tmp_path, lambda x: {"y": x + 1.0})
     (tmp_path / "variables" / "variables.index").unlink()

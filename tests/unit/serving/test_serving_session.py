@@ -1,5 +1,7 @@
 """The C++ session: what it refuses, what its process imports, latencies."""
 
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from tfmtl.serving import (
     export,
     latency,
     run_in_cpp_session,
+    session,
 )
+from tfmtl.serving.publish import DiskFullError
 from tfmtl.serving.session import request
 
 NUMBER = tf.TensorSpec((None, 2), tf.float32, name="number")
@@ -44,6 +48,22 @@ def test_tracked_keras_model_is_refused(small_model, tmp_path):
     assert loaded(number=tf.ones((1, 2)))["ctr"].shape == (1, 1)
     with pytest.raises(CppSessionError, match="Could not find variable"):
         run_in_cpp_session(path, {"number": [[1.0, 2.0]]})
+
+
+@pytest.mark.parametrize("written", ["reply.json", "outputs.npz"])
+def test_full_temporary_folder_is_named(exported, rows, tmp_path, monkeypatch, written):
+    """As the other process finds it: what it writes goes to a full device."""
+    call = session._call
+
+    def full(folder, timeout):
+        (folder / written).symlink_to("/dev/full")
+        return call(folder, timeout)
+
+    monkeypatch.setattr(session, "_call", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DiskFullError, match="which TMPDIR names") as raised:
+        request([exported.path], [rows])
+    assert raised.value.filename == str(tmp_path)
 
 
 def test_xla_is_disabled(tmp_path):

@@ -178,6 +178,23 @@ def test_weights_are_stored_once_for_all_signatures(path, ranker):
     assert len(same) == 1
 
 
+def test_a_large_version_is_its_weights(tmp_path):
+    """All files of all signatures, on 102 MB of weights."""
+    columns = [
+        features.Categorical(
+            "id", dtype="int64", hash_bins=400_000, units=64, initializer="zeros"
+        )
+    ]
+    of_tasks = [tasks.Binary("click"), tasks.Regression("time")]
+    model = models.shared_bottom(columns, of_tasks, bottom=[8])
+    weights = sum(weight.numpy().nbytes for weight in model.weights)
+    assert weights > 10**8
+    path = export(model, tmp_path).path
+    assert len(read_meta_graph(path).signature_def) == 2 + 2 * 2
+    disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert disk <= 1.02 * weights
+
+
 def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
     """An input that would fail the other task is never looked at."""
     x = keras.Input((2,), name="x")
@@ -192,6 +209,11 @@ def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
     assert run_in_cpp_session(written.path, rows, "cheap")["cheap"].shape == (1, 1)
     with pytest.raises(RuntimeError, match="99 is not in"):
         run_in_cpp_session(written.path, rows, "table")
+
+
+def test_no_fingerprint_of_another_graph_is_left(path):
+    """Loaders do without, and it would not be that of the graph on disk."""
+    assert not (path / "fingerprint.pb").exists()
 
 
 def test_signatures_share_one_graph(path):
@@ -209,11 +231,9 @@ def test_signatures_share_one_graph(path):
     assert not meta_graph.HasField("object_graph_def")
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "click", "classify_click"])
-def test_a_session_puts_the_model_in_line(path, signature):
-    """A called function is slower, and computes what nobody asked for."""
+def _ran(path, signature, given):
+    """What a session runs for a signature, node by node."""
     ends = read_signature(path, signature)
-    given = {"inputs": examples()} if "inputs" in ends.inputs else ROWS
     feeds = {ends.inputs[name].name: values for name, values in given.items()}
     fetches = [info.name for info in ends.outputs.values()]
     ran = tf.compat.v1.RunMetadata()
@@ -221,7 +241,33 @@ def test_a_session_puts_the_model_in_line(path, signature):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.compat.v1.saved_model.load(session, ["serve"], str(path))
         session.run(fetches, feeds, options=options, run_metadata=ran)
-    ops = {node.op for graph in ran.partition_graphs for node in graph.node}
+    return [node.op for graph in ran.partition_graphs for node in graph.node]
+
+
+def _products(ops):
+    return sum("MatMul" in op for op in ops)
+
+
+def test_towers_of_other_tasks_are_not_run(tmp_path):
+    columns = [features.Numeric("x", width=4, mean=(0.0,) * 4, std=(1.0,) * 4)]
+    names = [f"task_{k}" for k in range(4)]
+    of_tasks = [tasks.Binary(name) for name in names]
+    model = models.shared_bottom(columns, of_tasks, bottom=[8], tower={"units": [8, 8]})
+    path = export(model, tmp_path).path
+    rows = {"x": np.ones((2, 4), "f4")}
+    whole = _ran(path, "serving_default", rows)
+    assert _products(whole) == 1 + 4 * 3  # the bottom, and layers of four towers
+    for name in names:
+        alone = _ran(path, name, rows)
+        assert _products(alone) == 1 + 3
+        assert len(alone) < len(whole)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "click", "classify_click"])
+def test_a_session_puts_the_model_in_line(path, signature):
+    """A called function is slower, and computes what nobody asked for."""
+    given = {"inputs": examples()} if signature == "classify_click" else ROWS
+    ops = set(_ran(path, signature, given))
     assert ops & {"MatMul", "_MklMatMul", "_FusedMatMul", "_MklFusedMatMul"}
     assert not ops & {"StatefulPartitionedCall", "PartitionedCall"}
 

@@ -12,6 +12,7 @@ from tfmtl.serving import export
 from tfmtl.serving.golden import read_golden, write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.verify import verify
+from tfmtl.serving.warm_up import FILE, write_warm_up
 
 verify_module = importlib.import_module("tfmtl.serving.verify")
 
@@ -147,6 +148,58 @@ def test_no_graph_behind_a_right_manifest(version, monkeypatch):
     write_manifest(version)
     [problem] = verify(version).problems
     assert "should be a folder with a saved_model.pb" in problem
+
+
+def logarithm(folder, warm_up, signature="serving_default"):
+    """A version that cannot answer 0 in finite numbers, with warm-up rows."""
+    save(folder, lambda x: {"y": tf.math.log(x)})
+    write_warm_up(folder, {"x": np.array(warm_up, "float32")}, [2], signature)
+    return complete(folder, {"x": [[1.0, 1.0]]}, {"y": [[0.0, 0.0]]})
+
+
+def test_warm_up_records_are_answered(tmp_path):
+    assert verify(logarithm(tmp_path / "1", [[1.0, 2.0]])).problems == ()
+    [problem] = verify(logarithm(tmp_path / "2", [[1.0, 2.0], [0.0, 1.0]])).problems
+    assert problem == (
+        "signature 'serving_default' should answer the warm-up records in finite "
+        "numbers. Received: NaN or infinity"
+    )
+    [problem] = verify(logarithm(tmp_path / "3", [[1.0]])).problems
+    assert "`inputs['x']` should have the shape (any, 2)" in problem
+    [problem] = verify(logarithm(tmp_path / "4", [[1.0, 2.0]], "other")).problems
+    assert "`signature` should be one of ['serving_default']" in problem
+
+
+def test_warm_up_records_may_be_answered_as_the_model_does(tmp_path):
+    folder = logarithm(tmp_path, [[0.0, 1.0]])
+    complete(folder, {"x": [[0.0, 1.0]]}, {"y": [[-np.inf, 0.0]]})
+    assert not [p for p in verify(folder).problems if "warm-up" in p]
+
+
+def test_warm_up_records_of_other_signatures_are_answered(exported, rows, tmp_path):
+    folder = shutil.copytree(exported.path, tmp_path / "1")
+    columns = read_golden(folder).rows
+    write_warm_up(folder, columns, [4], "ctr")
+    write_manifest(folder)
+    assert verify(folder).problems == ()
+    write_warm_up(folder, columns | {"item": columns["item"] + 10**6}, [4], "ctr")
+    write_manifest(folder)
+    [problem] = verify(folder).problems
+    assert "C++ session failed" in problem and "is not in [0, 40000)" in problem
+
+
+@pytest.mark.parametrize("record", [b"", b"\x32\x00", b"no protocol buffer"])
+def test_warm_up_records_of_something_else(version, record):
+    with tf.io.TFRecordWriter(str(version / FILE)) as writer:
+        writer.write(record)
+    write_manifest(version)
+    [problem] = verify(version).problems
+    assert "should hold requests of a signature" in problem or "parsing" in problem
+
+
+def test_missing_warm_up_records(version):
+    (version / FILE).unlink()
+    assert verify(version).problems == (f"{FILE} is missing",)
 
 
 def test_equal_weights_of_two_layers_are_no_problem(tmp_path):

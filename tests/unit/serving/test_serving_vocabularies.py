@@ -1,13 +1,19 @@
 """Vocabularies are files of the SavedModel, whatever they came from."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfmtl import features, models, tasks
 from tfmtl.serving import export, run_in_cpp_session
+from tfmtl.serving.manifest import read_manifest
+from tfmtl.serving.saved_model import read_meta_graph
 from tfmtl.serving.vocabularies import vocabularies_in_files
 
 COUNT = 3000
@@ -60,6 +66,74 @@ def test_a_vocabulary_is_a_file(tmp_path, case, reload):
     assert b"value 17" not in (path / "saved_model.pb").read_bytes()
     served = run_in_cpp_session(path, rows)["y"]
     np.testing.assert_array_equal(served, np.asarray(expected["y"]))
+
+
+def _table_names(path):
+    graph = read_meta_graph(path).graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    return {n.attr["shared_name"].s for n in nodes if n.op == "HashTableV2"}
+
+
+def _two_look_ups(vocabularies):
+    word = keras.Input((1,), dtype="string", name="word")
+    columns = [
+        keras.layers.StringLookup(vocabulary=vocabulary, output_mode="one_hot")(word)
+        for vocabulary in vocabularies
+    ]
+    return keras.Model({"word": word}, dict(zip("ab", columns, strict=True)))
+
+
+def test_names_of_tables_tell_no_path_and_are_of_one_model_alone(tmp_path):
+    """TensorFlow's Python takes tables of one name for one, whatever model has them."""
+    (tmp_path / "words.txt").write_text("at\nde\n")
+    given = [str(tmp_path / "words.txt"), TEXTS, ["short", "list"]]
+    rows = {"word": [["de"], ["value 1"], ["list"]]}
+    paths = []
+    for number, pair in enumerate([given[:2], given[1::-1], given[1:]]):
+        model = _two_look_ups(pair)
+        expected = {k: np.asarray(v) for k, v in model(_tensors(rows)).items()}
+        path = export(model, tmp_path / str(number), golden=rows).path
+        assert str(tmp_path).encode() not in (path / "saved_model.pb").read_bytes()
+        assert len(_table_names(path)) == 2
+        paths.append((path, expected))
+    assert len(set().union(*(_table_names(path) for path, _ in paths))) == 6
+    loaded = [tf.saved_model.load(str(path)) for path, _ in paths]
+    for one, (_, expected) in zip(loaded, paths, strict=True):
+        found = one.signatures["serving_default"](**_tensors(rows))
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value)
+
+
+EXPORT = """
+import sys
+import keras
+from test_serving_vocabularies import CASES
+from tfmtl.serving import export
+
+keras.utils.set_random_seed(0)
+make, rows = CASES["strings"]
+export(make(), sys.argv[1], golden=rows)
+"""
+
+
+def test_two_exports_of_one_model_are_equal(tmp_path):
+    """But for the manifest, which has a date."""
+    for name in ("a", "b"):
+        subprocess.run(
+            [sys.executable, "-c", EXPORT, str(tmp_path / name)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+    first, second = (
+        read_manifest(tmp_path / name / "1")["files"] for name in ("a", "b")
+    )
+    assert len(first) >= 5 and first == second
+
+
+def _tensors(rows):
+    return {name: tf.convert_to_tensor(values) for name, values in rows.items()}
 
 
 def test_a_learned_vocabulary_of_a_recipe_is_a_file(tmp_path):
