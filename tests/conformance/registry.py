@@ -144,7 +144,7 @@ REGISTRY = [
     Entry(layers.BroadcastConstant, {"shape": (2, 3)}, (4,)),
     Entry(
         layers.Bucketize,
-        {"boundaries": [[-0.5, 0.5], [], [0.0]]},
+        {"boundaries": [[-0.5, 0.5], [], [0.0]], "missing": [None, -1.0, None]},
         (3,),
         output_dtype="int64",
     ),

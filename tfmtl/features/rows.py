@@ -90,8 +90,10 @@ class Rows:
     def _bucketize(self, features: list[Bucketized]) -> None:
         if not features:
             return
+        missing = [feature.missing for feature in features]
         bucketize = Bucketize(
             [feature.boundaries or () for feature in features],
+            missing if any(number is not None for number in missing) else None,
             name="bucketize",
             dtype="float32",
         )

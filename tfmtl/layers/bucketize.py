@@ -17,7 +17,7 @@ class Bucketize(ColumnNumbers):
     """The number of the bucket that each value falls into.
 
     ```
-    y_k = 0                                              x_k is NaN or infinite
+    y_k = 0                                              x_k is missing or not finite
         = 1 + number of the column's boundaries <= x_k   otherwise
     input (batch, columns), output (batch, columns) int64
     input a list of columns (batch, 1) each, output the same
@@ -27,11 +27,13 @@ class Bucketize(ColumnNumbers):
 
     Args:
         boundaries: Ascending boundaries of each column.
+        missing: A number of each column that is read as NaN, or `None`. Defaults to
+            none.
         **kwargs: `name`, `dtype`.
 
     Raises:
-        ValueError: If a column's boundaries do not ascend, or the input has another
-            number of columns.
+        ValueError: If a column's boundaries do not ascend, the lengths differ, or the
+            input has another number of columns.
 
     Example:
         >>> import keras, tfmtl
@@ -43,7 +45,12 @@ class Bucketize(ColumnNumbers):
 
     per_column = "boundaries"
 
-    def __init__(self, boundaries: Sequence[Sequence[float]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        boundaries: Sequence[Sequence[float]],
+        missing: Sequence[float | None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.boundaries = [[float(v) for v in column] for column in boundaries]
         for column in self.boundaries:
@@ -51,6 +58,12 @@ class Bucketize(ColumnNumbers):
                 raise ValueError(
                     f"`boundaries` should ascend in each column. Received: {column}"
                 )
+        self.missing = None if missing is None else list(missing)
+        if self.missing is not None and len(self.missing) != len(self.boundaries):
+            raise ValueError(
+                f"`missing` should have one entry per column, {len(self.boundaries)}. "
+                f"Received: missing={self.missing}"
+            )
 
     def build(self, input_shape: Any) -> None:
         """Checks the number of columns."""
@@ -71,4 +84,23 @@ class Bucketize(ColumnNumbers):
         x = ops.cast(columns, "float32")
         passed = x[:, :, None] >= ops.convert_to_tensor(padded)
         buckets = 1.0 + ops.sum(ops.cast(passed, "float32"), axis=-1)
-        return ops.where(ops.isfinite(x), buckets, 0.0)
+        finite = ops.isfinite(x)
+        if self.missing is not None:
+            none = [np.nan if number is None else number for number in self.missing]
+            finite = ops.logical_and(finite, x != np.array(none, "f4"))
+        return ops.where(finite, buckets, 0.0)
+
+    def fold(
+        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
+    ) -> tuple[keras.layers.Layer, np.ndarray]:
+        """The same layer for the columns of `outputs` only."""
+        config = self.get_config()
+        if self.fields:
+            for name in ("boundaries", "missing"):
+                if config[name] is not None:
+                    config[name] = [config[name][k] for k in outputs]
+        return type(self).from_config(config), outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, serialisable."""
+        return {**super().get_config(), "missing": self.missing}

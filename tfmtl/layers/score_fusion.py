@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfmtl.layers.checks import number
+
 Tensor = Any
 
 _KINDS = ("sum", "product")
@@ -55,16 +57,17 @@ class ScoreFusion(keras.layers.Layer):
     ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        if not isinstance(weights, Mapping) or not weights:
+        given = weights.values() if isinstance(weights, Mapping) else ()
+        if not given or not all(math.isfinite(number(weight)) for weight in given):
             raise ValueError(
-                "`weights` should be a dict of numbers by task name. "
+                "`weights` should be a dict of finite numbers by task name. "
                 f"Received: weights={weights!r}"
             )
         if kind not in _KINDS:
             raise ValueError(
                 f"`kind` should be one of {_KINDS}. Received: kind={kind!r}"
             )
-        if offset < 0:
+        if not 0 <= number(offset) < math.inf:
             raise ValueError(
                 f"`offset` should be at least 0. Received: offset={offset!r}"
             )

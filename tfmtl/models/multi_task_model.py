@@ -1,16 +1,23 @@
 """A Functional model that knows its tasks and trains on their labels."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from tfmtl.balancing.balancer import Balancer, EndOfEpoch
 from tfmtl.features import check_columns
+from tfmtl.features.columns import column_kind
 from tfmtl.layers.gates import without_decay_of_gates
+from tfmtl.models.sources import (
+    check_first,
+    each_checked,
+    readable,
+    with_labels_in_range,
+)
 from tfmtl.tasks.arrays import check_arrays, row_weights
 from tfmtl.tasks.labels import complete_labels
 from tfmtl.tasks.objectives import Objectives
@@ -19,6 +26,7 @@ from tfmtl.tasks.task import Task, check_tasks
 Tensor = Any
 
 _BALANCING = "balancing_"  # before the names of what balancing remembers, in a file
+_FUNNELS = "funnels_"  # and before those of what training has seen of funnels
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -196,6 +204,8 @@ class MultiTaskModel(keras.Model):
             names = ("x", "y", "sample_weight")
             of_arrays = self._of_arrays(dict(zip(names, validation, strict=False)))
             given["validation_data"] = tuple(of_arrays.values())
+        elif validation is not None:
+            given["validation_data"] = self._of_arrays({"x": validation})["x"]
         added = []
         if self._balancer is not None and self._balancer.needs_epochs:
             added.append(EndOfEpoch(self._balancer))
@@ -214,11 +224,33 @@ class MultiTaskModel(keras.Model):
         evaluate = super().evaluate
         given = inspect.signature(evaluate).bind(x, *args, **kwargs).arguments
         given |= given.pop("kwargs", {})
-        return evaluate(**self._of_arrays(given))
+        if not given.get("_use_cached_eval_dataset"):  # which `fit` has checked
+            given = self._of_arrays(given)
+        return evaluate(**given)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """As of a Keras model; columns that do not fit are named."""
-        return super().predict(self._columns(x), *args, **kwargs)
+        return super().predict(self._source(x, labelled=False), *args, **kwargs)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns that do not fit are named."""
+        if isinstance(inputs, Mapping) and isinstance(self.input, Mapping):
+            check_columns(_castable(self.input), inputs)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns and labels that do not fit are named."""
+        self._check_labels(y)
+        return super().train_on_batch(self._columns(x), y, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As of a Keras model; columns and labels that do not fit are named."""
+        self._check_labels(y)
+        return super().test_on_batch(self._columns(x), y, *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """As of a Keras model; columns that do not fit are named."""
+        return super().predict_on_batch(self._columns(x))
 
     def losses_on(
         self, x: Any, y: Any, outputs: Any, sample_weight: Any = None
@@ -232,6 +264,7 @@ class MultiTaskModel(keras.Model):
             sample_weight: Weights of the examples, for all tasks or by task name.
         """
         labels = complete_labels(self._tasks, y, x, outputs)
+        self._objectives.training = True  # though the step before was an evaluation's
         losses = self._objectives.task_losses(labels, outputs, sample_weight)
         weights = self._objectives.weights
         return [
@@ -241,13 +274,23 @@ class MultiTaskModel(keras.Model):
 
     def train_step(self, *args: Any) -> Any:
         """As of a Keras model, or with balanced tasks."""
-        if self._balancer is None:
-            return super().train_step(*args)
+        try:
+            if self._balancer is None:
+                return super().train_step(*args)
+            return self._balanced_step(self._balancer, *args)
+        except ValueError:
+            self.train_function = None  # TensorFlow lets it make no variables again
+            raise
+
+    def _balanced_step(self, balancer: Balancer, *args: Any) -> Any:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(*args)
-        outputs, loss = self._balancer.step(
+        self._check_columns(x)
+        column = keras.tree.flatten(x)[0]  # of as many rows as the outputs to come
+        labels = complete_labels(self._tasks, y, x, dict.fromkeys(self.output, column))
+        self._objectives.count(labels, training=True)
+        outputs, loss = balancer.step(
             self, x, lambda outputs: self.losses_on(x, y, outputs, sample_weight)
         )
-        labels = complete_labels(self._tasks, y, x, outputs)
         self._objectives.follow(labels, outputs, sample_weight)
         rows = keras.ops.shape(next(iter(outputs.values())))[0]
         self._mean_loss.update_state(loss, sample_weight=rows)
@@ -265,6 +308,7 @@ class MultiTaskModel(keras.Model):
         if self._objectives is None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         labels = complete_labels(self._tasks, y, x, y_pred)
+        self._objectives.count(labels, training)
         losses = self._objectives.task_losses(labels, y_pred, sample_weight)
         self._objectives.follow(labels, y_pred, sample_weight)
         total = keras.ops.sum(self._objectives.weighted(losses))
@@ -281,6 +325,12 @@ class MultiTaskModel(keras.Model):
         labels = complete_labels(self._tasks, y, x, y_pred)
         self._objectives.measure(labels, y_pred, sample_weight)
         return self.get_metrics_result()
+
+    def reset_metrics(self) -> None:
+        """Resets the metrics, and what they know of an evaluation's funnels."""
+        super().reset_metrics()
+        if self._objectives is not None:
+            self._objectives.reset_evaluation()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -306,24 +356,32 @@ class MultiTaskModel(keras.Model):
         return {**config, **self._objectives.get_config(), **balanced, **tasks}
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves, beside the layers, what balancing remembers."""
+        """Saves, beside the layers, what balancing and funnels remember."""
         super().save_own_variables(store)
         for name, variable in self._remembered.items():
             store[name] = variable
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads, beside the layers, what balancing remembers, where it is there."""
+        """Loads, beside the layers, what these remember, where it is there."""
         saved = {name: store[name] for name in store.keys()}
         for name, variable in self._remembered.items():
             if name in saved:
                 variable.assign(saved[name])
-        own = {n: v for n, v in saved.items() if not n.startswith(_BALANCING)}
+        others = (_BALANCING, _FUNNELS)
+        own = {n: v for n, v in saved.items() if not n.startswith(others)}
         super().load_own_variables(own)
 
     @property
     def _remembered(self) -> dict[str, keras.Variable]:
-        found = {} if self._balancer is None else self._balancer.variables
-        return {f"{_BALANCING}{name}": variable for name, variable in found.items()}
+        return {
+            f"{prefix}{name}": variable
+            for prefix, owner in (
+                (_BALANCING, self._balancer),
+                (_FUNNELS, self._objectives),
+            )
+            if owner is not None
+            for name, variable in owner.variables.items()
+        }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles with the arguments of `get_compile_config`, for its tasks."""
@@ -343,12 +401,12 @@ class MultiTaskModel(keras.Model):
 
     def _of_arrays(self, given: dict[str, Any]) -> dict[str, Any]:
         """Arguments of `fit`, their columns and labels checked, weights as of Keras."""
-        x, y = self._columns(given.get("x")), given.get("y")
+        x, y = self._source(given.get("x")), given.get("y")
         weights = given.get("sample_weight"), given.get("class_weight")
         if self._objectives is None:
             return {**given, "x": x}
+        self._check_labels(y)
         if y is not None:
-            check_arrays(self._tasks, y)
             by_row = row_weights(self._tasks, x, y, *weights)
             rest = {
                 name: value for name, value in given.items() if name != "class_weight"
@@ -362,17 +420,36 @@ class MultiTaskModel(keras.Model):
             )
         return {**given, "x": x}
 
+    def _source(self, x: Any, labelled: bool = True) -> Any:
+        """Columns or batches, checked; the labels too where tasks train on them."""
+        labelled = labelled and self._objectives is not None
+        check_labels = self._check_labels if labelled else None
+        if isinstance(x, keras.utils.PyDataset):
+            check_first(x, self._columns, check_labels)
+        elif isinstance(x, Iterator) and not hasattr(x, "element_spec"):
+            return each_checked(x, self._columns, check_labels)
+        x = self._columns(x)
+        if labelled and isinstance(x, tf.data.Dataset):
+            return with_labels_in_range(self._tasks, x)
+        return x
+
+    def _check_labels(self, y: Any) -> None:
+        if self._objectives is not None and y is not None:
+            check_arrays(self._tasks, y)
+
+    def _check_columns(self, x: Any) -> None:
+        if isinstance(x, Mapping) and isinstance(self.input, Mapping):
+            check_columns(self.input, x)
+
     def _columns(self, x: Any) -> Any:
         """Checks columns, or what a dataset says of them; strings become tensors."""
         columns = getattr(x, "element_spec", x)
         if isinstance(columns, tuple) and columns:
             columns = columns[0]
-        if not isinstance(columns, Mapping) or not isinstance(self.input, Mapping):
+        self._check_columns(columns)
+        if columns is not x or not isinstance(x, Mapping):
             return x
-        check_columns(self.input, columns)
-        if columns is not x:
-            return x
-        return {name: _readable(column) for name, column in x.items()}
+        return {name: readable(name, column) for name, column in x.items()}
 
     @classmethod
     def from_config(
@@ -383,6 +460,16 @@ class MultiTaskModel(keras.Model):
         model = super().from_config(graph, custom_objects)
         model._tasks = tuple(_deserialized(config.get("tasks", ()), custom_objects))
         return model
+
+
+def _castable(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of numbers instead of integers, which a call makes of them."""
+    return {
+        name: keras.KerasTensor(tensor.shape, "float32")
+        if column_kind(tensor.dtype) == "int"
+        else tensor
+        for name, tensor in inputs.items()
+    }
 
 
 def _callbacks(name: str, given: Any) -> list[keras.callbacks.Callback]:
@@ -407,13 +494,6 @@ class _Unended:
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Does nothing."""
-
-
-def _readable(column: Any) -> Any:
-    """Keras refuses NumPy's strings in `fit`, though not those of a tensor."""
-    if isinstance(column, np.ndarray) and column.dtype.kind in "OSU":
-        return keras.ops.convert_to_tensor(column, "string")
-    return column
 
 
 def _deserialized(tasks: Any, custom_objects: Any) -> Sequence[Task]:

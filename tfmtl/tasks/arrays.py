@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tfmtl.tasks.labels import by_task, complete_labels
+from tfmtl.tasks.labels import by_task, check_width, complete_labels
 from tfmtl.tasks.task import Task, check_by_task
 
 
@@ -28,6 +28,7 @@ def check_arrays(tasks: Sequence[Task], labels: Any) -> None:
                 f"The label of task {task.name!r} should be numbers. "
                 f"Received: dtype={values.dtype}"
             )
+        check_width(f"The label of task {task.name!r}", values, task.label_units)
         lowest, highest = task.label_range
         known = values[~np.isnan(values) & (values != task.missing)]
         if task.where is None and ((known < lowest) | (known > highest)).any():

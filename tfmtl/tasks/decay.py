@@ -1,5 +1,6 @@
 """Weights of tasks that fall from epoch to epoch."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ class DecayingWeights(keras.callbacks.Callback):
     def __init__(self, gamma: Mapping[str, float]) -> None:
         super().__init__()
         self.gamma = dict(gamma)
-        if not all(value > 0 for value in self.gamma.values()):
+        if not all(0 < value < math.inf for value in self.gamma.values()):
             raise ValueError(
                 f"`gamma` should be factors above 0. Received: gamma={self.gamma}"
             )

@@ -65,6 +65,7 @@ class Binary(Task):
     head_activation: ClassVar[Any] = "sigmoid"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.position, Position | None):
             raise ValueError(
                 f"`position` of task {self.name!r} should be a tfmtl.tasks.Position. "
@@ -106,6 +107,7 @@ class Regression(Task):
     delta: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.delta is not None:
             _check_above_0(self.name, "delta", self.delta)
 
@@ -167,6 +169,7 @@ class LogNormal(_Positive):
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_above_0(self.name, "sigma", self.sigma)
 
     def loss(self) -> LabelledLoss:
@@ -255,6 +258,7 @@ class MultiClass(Task):
     head_activation: ClassVar[Any] = "softmax"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_at_least_2(self.name, "num_classes", self.num_classes)
 
     @property
@@ -301,6 +305,7 @@ class MultiLabel(Task):
     head_activation: ClassVar[Any] = "sigmoid"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_at_least_2(self.name, "num_labels", self.num_labels)
 
     @property
@@ -357,6 +362,7 @@ class Ordinal(Task):
     head_activation: ClassVar[Any] = staticmethod(exceedance)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_at_least_2(self.name, "num_levels", self.num_levels)
 
     @property

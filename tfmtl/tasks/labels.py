@@ -85,55 +85,6 @@ def by_task(tasks: Sequence[Task], labels: Any) -> Mapping[str, Any]:
     )
 
 
-def step_weights(tasks: Sequence[Task], labels: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Weights of the examples, by name of the funnels' later steps.
-
-    ```
-    w_i = 1 where the label is known and no step before is known not to be taken
-    w_i = mean of w over those who took step s, where s is the first i did not take
-    ```
-
-    The label of who did not take a step before is known to be 0. Where only some of
-    those who took it have a label, all of these zeros would make the step look rare.
-    The share is that of the batch: one should hold several who took each step.
-
-    Args:
-        tasks: Tasks, steps after those they depend on.
-        labels: Of every task, NaN where missing, as of `complete_labels`.
-
-    Returns:
-        Weights `(batch, 1)`, each for a step with `after`.
-
-    Example:
-        >>> from keras import ops
-        >>> import tfmtl
-        >>> from tfmtl.tasks.labels import step_weights
-        >>> binary = tfmtl.tasks.Binary
-        >>> tasks = [binary("click"), binary("buy", after="click")]
-        >>> click, buy = [[1], [1], [0], [0]], [[1], [float("nan")], [0], [0]]
-        >>> labels = {"click": ops.array(click), "buy": ops.array(buy)}
-        >>> [float(w) for w in step_weights(tasks, labels)["buy"][:, 0]]
-        [1.0, 0.0, 0.5, 0.5]
-
-    Source: inverse propensity weighting, Horvitz and Thompson, 1952.
-    """
-    after = {task.name: task.after for task in tasks}
-    found: dict[str, Any] = {}
-    for name, step in after.items():
-        if step is None:
-            continue
-        weights = column(ops.logical_not(ops.isnan(labels[name])))
-        while step is not None:
-            took = column(labels[step] > 0)
-            count = ops.sum(took)
-            mean = ops.sum(weights * took) / ops.maximum(count, 1.0)
-            mean = ops.where(count > 0, mean, 1.0)
-            weights = ops.where(labels[step] == 0, mean, weights)
-            step = after[step]
-        found[name] = weights
-    return found
-
-
 def _label(
     task: Task,
     labels: Mapping[str, Tensor],
@@ -149,7 +100,7 @@ def _label(
             f"The label of task {task.name!r} should be numbers. Received: dtype=string"
         )
     label = column(labels[task.name])
-    _check_width(f"The label of task {task.name!r}", label, task.label_units)
+    check_width(f"The label of task {task.name!r}", label, task.label_units)
     label = _known(label, task.missing)
     if task.where is not None:
         condition = _found(task.where, task, labels, columns)
@@ -159,7 +110,7 @@ def _label(
                 "Received: dtype=string"
             )
         condition = column(condition)
-        _check_width(f"The column {task.where!r} of task {task.name!r}", condition, 1)
+        check_width(f"The column {task.where!r} of task {task.name!r}", condition, 1)
         condition = _known(condition, sentinels.get(task.where))
         label = ops.where(condition > 0, label, float("nan"))
     return label
@@ -172,11 +123,19 @@ def _known(values: Tensor, missing: float | None) -> Tensor:
     return ops.where(values != missing, values, float("nan"))
 
 
-def _check_width(what: str, values: Tensor, width: int) -> None:
-    if tuple(values.shape[1:]) != (width,):
+def check_width(what: str, values: Tensor, width: int) -> None:
+    """Raises `ValueError` unless values are `(batch, width)`, or `(batch,)` for 1.
+
+    Args:
+        what: What the values are, for the error.
+        values: An array or a tensor.
+        width: The width.
+    """
+    shape = tuple(values.shape)
+    shape = (*shape, 1) if len(shape) == 1 else shape
+    if shape[1:] != (width,):
         raise ValueError(
-            f"{what} should be of shape (batch, {width}). "
-            f"Received: shape={tuple(values.shape)}"
+            f"{what} should be of shape (batch, {width}). Received: shape={shape}"
         )
 
 

@@ -1,13 +1,21 @@
 """Losses and metrics of tasks together."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
+from tfmtl.layers.checks import number
 from tfmtl.metrics import Labelled, Listwise
 from tfmtl.metrics.listwise import is_listwise
-from tfmtl.tasks.labels import step_weights
+from tfmtl.tasks.funnels import (
+    RunningCounts,
+    expected_weights,
+    step_counts,
+    step_weights,
+)
 from tfmtl.tasks.losses import column
 from tfmtl.tasks.task import Task, check_by_task, check_tasks
 
@@ -64,7 +72,8 @@ class Objectives:
         metrics: Metrics by task name, in place of the tasks' own.
 
     Raises:
-        ValueError: If a name is that of no task, or a metric is none of Keras.
+        ValueError: If a name is that of no task, a weight is not finite, or a metric is
+            none of Keras.
     """
 
     def __init__(
@@ -76,6 +85,13 @@ class Objectives:
         for argument, given in (("loss_weights", weights), ("metrics", metrics)):
             if given is not None:
                 check_by_task(argument, given, [task.name for task in tasks])
+        if not all(
+            math.isfinite(number(weight)) for weight in (weights or {}).values()
+        ):
+            raise ValueError(
+                "`loss_weights` should be finite numbers. "
+                f"Received: loss_weights={weights}"
+            )
         _check_metrics(metrics)
         self._tasks = tasks
         self._given = {"loss_weights": weights, "metrics": metrics}
@@ -101,6 +117,9 @@ class Objectives:
             ]
             for task in tasks
         }
+        self.training = True
+        self._trained = RunningCounts(tasks)
+        self._evaluated = RunningCounts(tasks)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of `compile`, serialisable."""
@@ -108,10 +127,32 @@ class Objectives:
         return config
 
     @property
+    def variables(self) -> dict[str, keras.Variable]:
+        """What training has seen of the funnels' steps, by name."""
+        return self._trained.variables
+
+    @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """The mean loss of every task, and its metrics."""
         groups = [[self._means[name], *self._metrics[name]] for name in self._means]
         return [metric for group in groups for metric in group]
+
+    def count(self, labels: Mapping[str, Tensor], training: bool) -> None:
+        """Adds a batch to what is known of the funnels' steps, once in each step.
+
+        The losses and metrics after it weigh by what training has seen, or by what this
+        evaluation has, since other labels may be missing from its data.
+
+        Args:
+            labels: Of every task, NaN where missing.
+            training: Whether this is a step of training.
+        """
+        self.training = training
+        self._counts.update(step_counts(self._tasks, labels))
+
+    def reset_evaluation(self) -> None:
+        """Forgets what an evaluation has seen of the funnels' steps."""
+        self._evaluated.reset()
 
     def task_losses(
         self,
@@ -127,10 +168,19 @@ class Objectives:
             weights: Of the examples, for all tasks or by task name.
         """
         rows = self._row_weights(labels, weights)
-        return {
+        losses = {
             name: loss(labels[name], outputs[name], rows[name])
             for name, loss in self.losses.items()
         }
+        expected = self._row_weights(labels, weights, expected_weights)
+        for task in self._tasks:
+            if task.after is not None:
+                name = task.name
+                total = ops.sum(self.losses[name].weights(labels[name], rows[name]))
+                mean = ops.where(ops.isnan(expected[name]), 0.0, expected[name])
+                scale = _ratio(total, ops.sum(mean))
+                losses[name] = losses[name] * ops.cast(scale, losses[name].dtype)
+        return losses
 
     def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The weighted losses of the tasks, `(tasks,)`."""
@@ -172,7 +222,16 @@ class Objectives:
                     label = label[:, : task.label_units]
                 metric.update_state(label, outputs[name], rows[name])
 
-    def _row_weights(self, labels: Mapping[str, Tensor], weights: Any) -> Any:
+    @property
+    def _counts(self) -> RunningCounts:
+        return self._trained if self.training else self._evaluated
+
+    def _row_weights(
+        self,
+        labels: Mapping[str, Tensor],
+        weights: Any,
+        of_steps: Callable[..., dict[str, Tensor]] = step_weights,
+    ) -> Any:
         """Weights of the examples by task name, `None` for 1 each."""
         by_name = dict.fromkeys(self.losses, weights)
         if isinstance(weights, Mapping):
@@ -180,10 +239,16 @@ class Objectives:
             names = [*self.losses, *sorted(read - set(self.losses))]
             check_by_task("sample_weight", weights, names)
             by_name = {name: weights.get(name) for name in self.losses}
-        for name, own in step_weights(self._tasks, labels).items():
+        counts = self._counts.of(step_counts(self._tasks, labels))
+        for name, own in of_steps(self._tasks, labels, counts).items():
             given = by_name[name]
             by_name[name] = own if given is None else own * column(given)
         return by_name
+
+
+def _ratio(total: Tensor, other: Tensor) -> Tensor:
+    """One number over another, 0 where that is 0."""
+    return ops.where(other != 0, total / ops.where(other != 0, other, 1.0), 0.0)
 
 
 def _labelled(

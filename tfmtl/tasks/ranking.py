@@ -55,6 +55,7 @@ class Ranking(Task):
     pairwise_loss: Any = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.within, str) or not self.within:
             raise ValueError(
                 f"`within` of task {self.name!r} should be the name of a column. "

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from tfmtl.layers.checks import number
 from tfmtl.serializable import Serializable
 from tfmtl.tasks.losses import LabelledLoss
 
@@ -59,6 +60,13 @@ class Task(Serializable):
     within: ClassVar[str | None] = None
     position: ClassVar[Position | None] = None
     head_activation: ClassVar[Any] = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(number(self.weight)):
+            raise ValueError(
+                f"`weight` of task {self.name!r} should be a finite number. "
+                f"Received: weight={self.weight!r}"
+            )
 
     @property
     def label_range(self) -> tuple[float, float]:

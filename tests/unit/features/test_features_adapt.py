@@ -48,6 +48,9 @@ def test_a_number_may_stand_for_a_missing_value():
     column = np.array([-1.0, 1.0, 3.0, -1.0, np.nan, 1e300])
     assert learned(Numeric("x", missing=-1), column).mean == (2.0,)
     assert learned(Numeric("x", missing=0.1), np.array([0.1, 1.0], "f4")).mean == (1.0,)
+    column = np.array([-1.0, 1.0, 2.0, np.nan, -1.0, 3.0])
+    assert learned(Bucketized("x", missing=-1), column).boundaries == (2.0, 3.0)
+    assert learned(Bucketized("x"), column).boundaries == (1.0, 2.0, 3.0)
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, 0.1, -1e9 / 3])

@@ -179,6 +179,22 @@ def test_encoding_equals_numpy(features, model):
     )
 
 
+def test_a_number_that_is_missing_has_the_missing_bucket(tmp_path):
+    features = [
+        Bucketized("a", units=2, boundaries=(0.0, 2.0), missing=-1),
+        Bucketized("b", units=2, boundaries=(0.0,)),
+    ]
+    inputs, vector = encode(features)
+    keras.Model(inputs, vector).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    column = np.array([[np.nan], [-1.0], [-2.0], [1.0]], "f4")
+    found = loaded.predict({"a": column, "b": column}, verbose=0)
+    a, b = found[:, :2], found[:, 2:]
+    np.testing.assert_array_equal(a[1], a[0])
+    assert len(np.unique(a, axis=0)) == len(np.unique(b, axis=0)) == 3
+    np.testing.assert_array_equal(b[1], b[2])
+
+
 def test_one_input_per_column(model):
     assert set(model.input) == set(TRAIN)
     assert model.input["job"].dtype == "string"

@@ -25,6 +25,8 @@ VOCABULARY = (
     "Received: vocabulary={vocabulary!r}, hash_bins={hash_bins} for 'x'"
 )
 
+RETURN = "with a carriage return that no line feed follows: end lines in line feeds"
+
 
 def refused(make, **arguments):
     with pytest.raises(ValueError) as error:
@@ -89,6 +91,7 @@ def test_positive_numbers(make, arguments, name):
         ("string", ("a", ""), None),
         ("string", (1,), None),
         ("string", ("a",), 5),
+        ("string", "values.txt", 5),
         ("int64", (3, -1), None),
         ("int64", ("3",), None),
         ("string", (["a"],), None),
@@ -251,6 +254,9 @@ def test_boundaries_that_do_not_ascend(boundaries):
             "2: invalid start byte",
         ),
         ("int64", b"5\na\n", "with 'a' in line 2"),
+        ("string", b"a\rb\r", RETURN),
+        ("string", b"a\r\r\nb\n", RETURN),
+        ("int64", b"5\r6\n", RETURN),
         ("int64", b"5\n-1\n", "with '-1' in line 2"),
         ("int64", b"5\n1_0\n", "with '1_0' in line 2"),
         ("int64", "5\n٣\n".encode(), "with '٣' in line 2"),

@@ -113,6 +113,20 @@ def test_bucketize_refuses(column):
     )
 
 
+def test_bucketize_of_a_number_that_is_missing():
+    layer = layers.Bucketize([[0.0, 1.0], [0.0]], missing=[-1, None])
+    x = np.array([[-1.0, -1.0], [-2.0, np.nan], [1.0, 5.0]], "f4")
+    expected = [[0, 1], [1, 0], [3, 2]]
+    assert keras.ops.convert_to_numpy(layer(x)).tolist() == expected
+    again = layers.Bucketize.from_config(layer.get_config())
+    assert keras.ops.convert_to_numpy(again(x)).tolist() == expected
+    with pytest.raises(ValueError) as error:
+        layers.Bucketize([[0.0], [1.0]], missing=[-1.0])
+    assert str(error.value) == (
+        "`missing` should have one entry per column, 2. Received: missing=[-1.0]"
+    )
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_large_values_under_mixed_precision(policy):
     x = np.array([[1e6], [1e6 + 1]], "f4")

@@ -163,10 +163,13 @@ def test_weight_of_no_output(weights):
     )
 
 
-@pytest.mark.parametrize("weights", [{}, [1.0], None])
+@pytest.mark.parametrize(
+    "weights", [{}, [1.0], None, {"a": float("nan")}, {"a": 1.0, "b": -float("inf")}]
+)
 def test_no_weights(weights):
     assert message(ScoreFusion, weights) == (
-        f"`weights` should be a dict of numbers by task name. Received: {weights=}"
+        f"`weights` should be a dict of finite numbers by task name. "
+        f"Received: {weights=}"
     )
 
 
@@ -176,9 +179,10 @@ def test_another_kind():
     )
 
 
-def test_offset_below_0():
-    assert message(ScoreFusion, {"a": 1.0}, "product", -0.5) == (
-        "`offset` should be at least 0. Received: offset=-0.5"
+@pytest.mark.parametrize("offset", [-0.5, float("nan"), float("inf")])
+def test_offset_below_0(offset):
+    assert message(ScoreFusion, {"a": 1.0}, "product", offset) == (
+        f"`offset` should be at least 0. Received: offset={offset}"
     )
 
 

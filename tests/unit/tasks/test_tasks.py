@@ -23,6 +23,7 @@ from tfmtl.tasks import (
     compile_arguments,
 )
 from tfmtl.tasks.kinds import level_error
+from tfmtl.tasks.objectives import Objectives
 
 NAN = float("nan")
 HINGE = keras_rs.losses.PairwiseHingeLoss(temperature=0.5)
@@ -267,6 +268,22 @@ def test_not_above_0(kind, argument, value):
     assert message(kind, "a", **{argument: value}) == (
         f"`{argument}` of task 'a' should be a number above 0. "
         f"Received: {argument}={value!r}"
+    )
+
+
+@pytest.mark.parametrize("kind", [Binary, Regression, LogNormal, Count, MultiClass])
+@pytest.mark.parametrize("weight", [NAN, float("inf"), "1", None])
+def test_weight_that_is_no_finite_number(kind, weight):
+    assert message(kind, "a", weight=weight) == (
+        f"`weight` of task 'a' should be a finite number. Received: weight={weight!r}"
+    )
+
+
+def test_loss_weight_that_is_no_finite_number():
+    weights = {"a": 1.0, "b": NAN}
+    assert message(Objectives, [Binary("a"), Binary("b")], weights) == (
+        "`loss_weights` should be finite numbers. "
+        "Received: loss_weights={'a': 1.0, 'b': nan}"
     )
 
 

@@ -104,7 +104,7 @@ def message(function, *arguments, **named):
     return str(error.value)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_factor_not_above_0(value):
     assert message(DecayingWeights, {"a": value}) == (
         f"`gamma` should be factors above 0. Received: gamma={{'a': {value}}}"

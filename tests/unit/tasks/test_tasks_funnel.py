@@ -3,13 +3,16 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfmtl import models
+from tfmtl import balancing, models
 from tfmtl.features import Numeric
 from tfmtl.folding import fold
 from tfmtl.serving import export, run_in_cpp_session
 from tfmtl.tasks import Binary, Position
-from tfmtl.tasks.labels import complete_labels, step_weights
+from tfmtl.tasks.funnels import RunningCounts, step_counts, step_weights
+from tfmtl.tasks.labels import complete_labels
+from tfmtl.tasks.objectives import Objectives
 
 FEATURES = [Numeric("x", width=3, mean=(0.0,) * 3, std=(1.0,) * 3)]
 SHOWN = Position("shown_at", num_positions=5)
@@ -168,6 +171,112 @@ def test_who_did_not_take_a_step_took_none_after_it():
     # the mean of 0 (who bought is not known), 1/2 (for who did not) and 1
     buy = [0, half, 1, half, half, 1]
     np.testing.assert_allclose(weights["buy"][:, 0], buy, rtol=1e-6)
+
+
+def rare_funnel(count):
+    """Labels of steps; 3 in 10 of those who took the one before have a later one."""
+    generator = np.random.default_rng(0)
+    taken = np.cumprod(generator.random((count, 3)) < [0.03, 0.5, 0.5], axis=1)
+    labels = dict(zip(["click", "cart", "buy"], taken.T.astype("f4"), strict=True))
+    for name, took in (("cart", taken[:, 0]), ("buy", taken[:, 1])):
+        labels[name][np.cumsum(took) % 10 >= 3] = np.nan
+    return labels
+
+
+def best_constants(labels, batch, training, weights=None):
+    """The constant predictions of least loss, from the losses of two others."""
+    tasks, given = three_steps(), [0.25, 0.5]
+    objectives = Objectives(tasks)
+
+    @tf.function(reduce_retracing=True)
+    def run(labels, weights):
+        found = complete_labels(tasks, labels, {}, {})
+        objectives.count(found, training)
+        losses = [
+            objectives.task_losses(
+                found, {name: tf.fill((batch, 1), p) for name in labels}, weights
+            )
+            for p in given
+        ]
+        return [[loss[name] for name in labels] for loss in losses]
+
+    total = np.zeros((2, 3))
+    for start in range(0, len(labels["click"]), batch):
+        rows = slice(start, start + batch)
+        one = {name: tf.constant(y[rows]) for name, y in labels.items()}
+        total += run(one, None if weights is None else tf.constant(weights[rows]))
+    terms = -np.log([[p, 1 - p] for p in given])
+    positive, negative = np.linalg.solve(terms, total)
+    return dict(zip(labels, positive / (positive + negative), strict=True))
+
+
+@pytest.mark.parametrize("training, weighted", [(True, False), (False, True)])
+def test_small_batches_do_not_make_a_step_look_rare(training, weighted):
+    labels = rare_funnel(64_000)
+    weights = np.full(64_000, 3.0, "f4") if weighted else None
+    expected = best_constants(labels, 64_000, True)
+    found = best_constants(labels, 32, training, weights)
+    assert expected["cart"] == pytest.approx(0.015, rel=0.15)
+    assert found == pytest.approx(expected, rel=0.03)
+
+
+WAYS = {"plain": None, "surgery": balancing.PCGrad(), "two passes": balancing.FAMO()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_training_counts_each_batch_once(way, tmp_path):
+    tasks = three_steps()
+    model = network(tasks)
+    model.compile("sgd", metrics={}, balancing=WAYS[way])
+    x, labels, _ = example_funnel(40, 0, "both")
+    given = {"x": x["x"]}, labels
+    data = {"batch_size": 8, "verbose": 0}
+    history = model.fit(*given, epochs=2, validation_data=given, **data).history
+    assert sorted(history) == sorted(
+        f"{kind}{name}"
+        for kind in ("", "val_")
+        for name in ("loss", *(f"{task.name}_loss" for task in tasks))
+    )
+    counts = step_counts(tasks, complete_labels(tasks, labels, {}, {}))
+    seen = {name: v.numpy() for name, v in model._objectives.variables.items()}
+    assert sorted(seen) == ["buy", "cart"]
+    for name, count in counts.items():
+        np.testing.assert_allclose(seen[name], 2 * count, rtol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = network(tasks)
+    again.load_weights(tmp_path / "model.weights.h5")  # not compiled: nothing to keep
+    for name, variable in loaded._objectives.variables.items():
+        np.testing.assert_array_equal(variable, seen[name])
+    loaded.fit(*given, shuffle=False, **data)
+    for name, values in model.fit(*given, shuffle=False, **data).history.items():
+        found = loaded.history.history[name]
+        np.testing.assert_allclose(found, values, rtol=1e-5)
+    assert len(model.get_weights()) == len(network(tasks).get_weights())
+
+
+def test_evaluation_weighs_by_its_own_labels():
+    model, other = network(three_steps()), network(three_steps())
+    x, labels, _ = example_funnel(400, 0, "both")
+    model.compile(keras.optimizers.SGD(0.0))
+    other.compile()
+    model.fit({"x": x["x"]}, labels, verbose=0)
+    x, labels, _ = example_funnel(400, 1)
+    known = {name: np.nan_to_num(y) for name, y in labels.items()}
+    for _ in range(2):
+        found = model.evaluate({"x": x["x"]}, known, verbose=0, return_dict=True)
+        expected = other.evaluate({"x": x["x"]}, known, verbose=0, return_dict=True)
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_counts_are_of_the_latest():
+    seen = RunningCounts([Binary("click"), Binary("buy", after="click")])
+    for share in [0.25] * 40 + [0.75] * 400:
+        seen.update({"buy": np.array([[4000 * share, 0.0, 4000]])})
+    [[known, _, took]] = seen.variables["buy"].numpy()
+    assert took == 2**16
+    assert known / took == pytest.approx(0.75, abs=1e-3)
 
 
 def test_a_label_that_does_not_exist_opens_no_other():

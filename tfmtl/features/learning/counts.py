@@ -48,7 +48,7 @@ class Counts:
         """Values that occur often enough, most frequent first; missing ones do not."""
         counts: Counter[Value] = Counter()
         for value, count in self._counts.items():
-            counts[self._plain(value)] += count
+            counts[plain(self._name, self._kind, value)] += count
         kept = [
             value
             for value, count in counts.items()
@@ -56,23 +56,33 @@ class Counts:
         ]
         return sorted(kept, key=lambda value: (-counts[value], value))
 
-    def _plain(self, value: Any) -> Value:
-        if isinstance(value, bytes) and self._kind is str:
-            try:
-                value = value.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"Column {self._name!r} should hold text in UTF-8. "
-                    f"Received: {value!r}"
-                ) from error
-        if self._kind is str and _is_none(value):
-            return ""
-        if not isinstance(value, self._kind):
+
+def plain(name: str, kind: type[Any], value: Any) -> Any:
+    """A value of a column as `kind`, text in UTF-8 decoded, "" for no string.
+
+    Args:
+        name: Name of the column or table, for errors.
+        kind: `str` or `int`.
+        value: The value.
+
+    Raises:
+        ValueError: If the value is none of the kind.
+    """
+    if isinstance(value, bytes) and kind is str:
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
             raise ValueError(
-                f"Column {self._name!r} should hold values of type "
-                f"{self._kind.__name__}. Received: {value!r}"
-            )
-        return value
+                f"Column {name!r} should hold text in UTF-8. Received: {value!r}"
+            ) from error
+    if kind is str and _is_none(value):
+        return ""
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"Column {name!r} should hold values of type {kind.__name__}. "
+            f"Received: {value!r}"
+        )
+    return value
 
 
 def _is_none(value: Any) -> bool:

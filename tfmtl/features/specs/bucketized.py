@@ -18,8 +18,8 @@ class Bucketized(Embedded):
     Half of the boundaries are quantiles of the rows and half of the distinct
     values, so that a value most rows share does not use up the buckets. They are
     exact for up to 2^20 = 1,048,576 values; of more, a uniform sample of that size
-    is used, drawn with a fixed seed. A missing value (NaN, infinity) has a bucket
-    of its own. A column may be `Numeric` too.
+    is used, drawn with a fixed seed. A missing value (NaN, infinity, `missing`) has a
+    bucket of its own. A column may be `Numeric` too.
 
     Attributes:
         name: Name of the raw column and of the model's input.
@@ -28,6 +28,7 @@ class Bucketized(Embedded):
         regularizer: Keras regulariser of the embedding.
         buckets: Largest number of buckets.
         boundaries: Ascending boundaries; learned by `adapt`.
+        missing: A number that stands for a missing value, beside NaN, such as -1.
 
     Raises:
         ValueError: If `buckets` is not positive or `boundaries` do not ascend.
@@ -42,6 +43,7 @@ class Bucketized(Embedded):
 
     buckets: int = 64
     boundaries: tuple[float, ...] | None = None
+    missing: float | None = None
 
     dtype: ClassVar[str] = "float32"
     width: ClassVar[int] = 1
@@ -71,7 +73,7 @@ class Bucketized(Embedded):
 
     def read(self, learner: Sample, column: np.ndarray) -> None:
         """Gives a batch of the column to the learner."""
-        values = numbers(column).reshape(-1)
+        values = numbers(column, self.missing).reshape(-1)
         learner.update(values[~np.isnan(values)].astype("f4"))
 
     def learned(self, learner: Sample) -> "Bucketized":

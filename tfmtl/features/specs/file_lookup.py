@@ -19,6 +19,7 @@ from tfmtl.features.learning.counts import is_missing
 NO_ID = -2  # stands for the unknown ids where they are listed; it is none itself
 _FILE = "vocabulary.txt"
 _BYTE_ORDER_MARK = "\ufeff"
+_LONE_RETURN = re.compile("\r(?!\n)")  # Python ends a line there, TensorFlow does not
 _INTEGER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)  # as TensorFlow reads it
 
 
@@ -67,12 +68,16 @@ def _fault(path: Path, kind: type[str | int]) -> str | None:
     if not path.is_file():
         return "which is no file"
     try:
-        text = path.read_text("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         return f"which is not in UTF-8: {error}"
     if text.startswith(_BYTE_ORDER_MARK):
         return "which starts with a byte order mark: save it as UTF-8 without one"
-    lines = text.removesuffix("\n").split("\n")
+    if _LONE_RETURN.search(text):
+        return (
+            "with a carriage return that no line feed follows: end lines in line feeds"
+        )
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if lines == [""]:
         return "which is empty"
     seen: set[str | int] = set()

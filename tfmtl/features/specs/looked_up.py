@@ -63,9 +63,8 @@ class LookedUp(Embedded):
                 f"hash_bins={self.hash_bins}"
             )
         object.__setattr__(self, "vocabulary", _plain(self.vocabulary))
-        if self.vocabulary is None or isinstance(self.vocabulary, str):
-            return
-        if self.hash_bins is None and self._is_vocabulary(self.vocabulary):
+        known = self.vocabulary is None or self.hash_bins is None
+        if known and self._is_vocabulary(self.vocabulary):
             return
         raise ValueError(
             "`vocabulary` should be a path, or one or more different values of dtype "
@@ -145,7 +144,7 @@ class LookedUp(Embedded):
         return replace(self, vocabulary=vocabulary)
 
     def _is_vocabulary(self, values: Any) -> bool:
-        return (
+        return isinstance(values, str | None) or (
             isinstance(values, tuple)
             and all(isinstance(value, _KINDS[self.dtype]) for value in values)
             and 0 < len(values) == len(set(values))
