@@ -635,13 +635,17 @@ def test_funnel_loss(steps):
     taken[generator.random(taken.shape) < 0.3] = np.nan
     weights = generator.uniform(0, 2, 24).astype("f4")
     filled, shares = twins.funnel_labels(taken)
+    counts = weights.astype("f8") * shares
+    expected = weights.astype("f8") * twins.funnel_expected(filled, shares)
+    expected[0, np.isnan(filled[0])] = 0
 
     def mean(raw):
         total = 0.0
         for k in range(steps):
-            of_step = raw[: k + 1].T[:, None]
-            labels, counts = filled[k][:, None], weights.astype("f8") * shares[k]
-            total += twins.labelled_mean(twins.funnel_loss, labels, of_step, counts)
+            of_step, labels = raw[: k + 1].T[:, None], filled[k][:, None]
+            loss = twins.labelled_mean(twins.funnel_loss, labels, of_step, counts[k])
+            known = counts[k, ~np.isnan(filled[k])]
+            total += loss * known.sum() / expected[k].sum()
         return total
 
     model = heads(own)

@@ -345,6 +345,21 @@ def funnel_labels(taken):
     return filled, weights
 
 
+def funnel_expected(filled, weights):
+    """Weights of the rows `(steps, rows)` but for luck with labels of later steps.
+
+    Who is known to have taken the first step, or not to have, counts as those who took
+    it do on average.
+    """
+    expected = weights.copy()
+    for k in range(1, len(filled)):
+        took = [w for w, label in zip(weights[k], filled[0], strict=True) if label > 0]
+        for row, label in enumerate(filled[0]):
+            if not math.isnan(label):
+                expected[k, row] = np.mean(took) if took else 1.0
+    return expected
+
+
 def funnel_loss(y, logits):
     """Log loss of a product of probabilities."""
     p = math.prod(sigmoid(logit) for logit in logits)
