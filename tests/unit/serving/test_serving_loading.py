@@ -371,8 +371,8 @@ def blanks(count):
 
 
 def declared(file):
-    file.create_dataset("layers/y/vars/0", (3, 2))
-    file.create_dataset("layers/y/vars/1", (1, 10**12), chunks=True)
+    file.create_dataset("layers/y/vars/0", (3, 2), "f4")
+    file.create_dataset("layers/y/vars/1", (1, 10**12), "f4", chunks=True)
 
 
 def other_layer(made, built_on=3, **arguments):
