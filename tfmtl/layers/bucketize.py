@@ -43,7 +43,7 @@ class Bucketize(ColumnNumbers):
         [1, 2, 3, 0]
     """
 
-    per_column = "boundaries"
+    per_column = ("boundaries", "missing")
 
     def __init__(
         self,
@@ -89,18 +89,3 @@ class Bucketize(ColumnNumbers):
             none = [np.nan if number is None else number for number in self.missing]
             finite = ops.logical_and(finite, x != np.array(none, "f4"))
         return ops.where(finite, buckets, 0.0)
-
-    def fold(
-        self, outputs: np.ndarray, inputs: np.ndarray, constants: np.ndarray
-    ) -> tuple[keras.layers.Layer, np.ndarray]:
-        """The same layer for the columns of `outputs` only."""
-        config = self.get_config()
-        if self.fields:
-            for name in ("boundaries", "missing"):
-                if config[name] is not None:
-                    config[name] = [config[name][k] for k in outputs]
-        return type(self).from_config(config), outputs
-
-    def get_config(self) -> dict[str, Any]:
-        """Constructor arguments, serialisable."""
-        return {**super().get_config(), "missing": self.missing}

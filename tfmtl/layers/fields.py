@@ -32,13 +32,13 @@ class ColumnNumbers(keras.layers.Layer):
     ```
 
     A subclass says in `numbers` what they are, and in `per_column` which of its
-    arguments has one entry for each column.
+    arguments have one entry for each column, or may be `None`; the first has always.
 
     Args:
         **kwargs: `name`, `dtype`.
     """
 
-    per_column: ClassVar[str]
+    per_column: ClassVar[tuple[str, ...]]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -60,7 +60,7 @@ class ColumnNumbers(keras.layers.Layer):
         numbers = self.numbers(side_by_side(inputs))
         if not isinstance(inputs, list | tuple):
             return ops.cast(numbers, "int64")
-        columns = ops.split(numbers, len(getattr(self, self.per_column)), axis=1)
+        columns = ops.split(numbers, len(getattr(self, self.per_column[0])), axis=1)
         return [ops.cast(column, "int64") for column in columns]
 
     def compute_output_spec(self, inputs: Tensor) -> Any:
@@ -79,11 +79,12 @@ class ColumnNumbers(keras.layers.Layer):
         """The same layer for the columns of `outputs` only."""
         config = self.get_config()
         if self.fields:
-            entries = getattr(self, self.per_column)
-            config[self.per_column] = [entries[k] for k in outputs]
+            for name in self.per_column:
+                if config[name] is not None:
+                    config[name] = [config[name][k] for k in outputs]
         return type(self).from_config(config), outputs
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialisable."""
-        own = {self.per_column: getattr(self, self.per_column)}
+        own = {name: getattr(self, name) for name in self.per_column}
         return {**super().get_config(), **own}

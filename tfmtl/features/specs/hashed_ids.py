@@ -30,7 +30,7 @@ class HashedIds(ColumnNumbers):
         **kwargs: `name`, `dtype`.
     """
 
-    per_column = "hash_bins"
+    per_column = ("hash_bins",)
     takes_any_id = True
 
     def __init__(self, hash_bins: Sequence[int], **kwargs: Any) -> None:
