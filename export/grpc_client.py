@@ -26,7 +26,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tfmtl.serving.golden import difference, read_golden
+from tfmtl.folding.proof import difference
+from tfmtl.serving.golden import read_golden
 from tfmtl.serving.rows import encode
 
 Columns = Mapping[str, Any]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.serving.golden import GOLDEN, difference, read_golden
+from tfmtl.folding.proof import difference
+from tfmtl.serving.golden import GOLDEN, read_golden
 from tfmtl.serving.publish import replace_file
 from tfmtl.serving.rows import coerce
 from tfmtl.serving.saved_model import PathLike, read_signature

@@ -15,12 +15,12 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfmtl import folding
 from tfmtl.folding import training_inputs, without_training_inputs
-from tfmtl.folding.proof import rounding
+from tfmtl.folding.proof import difference, rounding
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.layers.checks import widths
 from tfmtl.ops.grouping import device_named
 from tfmtl.serving.against import Check
-from tfmtl.serving.golden import difference, write_golden
+from tfmtl.serving.golden import write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import (
     choose_version,

@@ -10,11 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmtl.folding.proof import difference
 from tfmtl.serving.rows import encode
 from tfmtl.serving.saved_model import PathLike
-
-__all__ = ["GOLDEN", "Golden", "difference", "read_golden", "write_golden"]
 
 GOLDEN = "assets.extra/golden.npz"
 

@@ -10,9 +10,9 @@ import numpy as np
 from keras import ops
 
 from tfmtl.folding import with_layers
+from tfmtl.folding.proof import difference
 from tfmtl.layers import FieldEmbedding
 from tfmtl.layers.field_embedding import rows_of_fields
-from tfmtl.serving.golden import difference
 from tfmtl.serving.publish import temporary_files
 from tfmtl.serving.score_drift import rank_correlation
 from tfmtl.serving.stateless import walk

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from tfmtl.serving.golden import difference, read_golden
+from tfmtl.folding.proof import difference
+from tfmtl.serving.golden import read_golden
 from tfmtl.serving.manifest import check_manifest
 from tfmtl.serving.saved_model import DEFAULT, PathLike, read_signature
 from tfmtl.serving.scan import scan

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfmtl.serving.golden import difference, read_golden, write_golden
+from tfmtl.folding.proof import difference
+from tfmtl.serving.golden import read_golden, write_golden
 from tfmtl.serving.manifest import (
     MANIFEST,
     check_manifest,

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.folding.proof import rounding
+from tfmtl.folding.proof import difference, rounding
 from tfmtl.folding.rows import made_up_rows
 from tfmtl.interop.tfrs.items import fitting
 from tfmtl.interop.tfrs.two_stage import TwoStage
 from tfmtl.layers.checks import widths
 from tfmtl.serving import Export, ExportError, run_in_cpp_session
-from tfmtl.serving.golden import difference, write_golden
+from tfmtl.serving.golden import write_golden
 from tfmtl.serving.manifest import write_manifest
 from tfmtl.serving.publish import choose_version, publish, staging
 from tfmtl.serving.saved_model import PathLike
