@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--device", choices=[*DEVICES], default="cpu", help="that serves, for layout"
     )
+    command.add_argument(
+        "--micro-batch", type=int, help="rows computed at a time; default: all"
+    )
     command.set_defaults(command=_export, name="export")
 
     command = commands.add_parser("inspect", help="show what a version has in it")
@@ -171,6 +174,7 @@ def _export(options: argparse.Namespace) -> int:
         tables=options.tables,
         batch_sizes=options.batch_sizes,
         device=options.device,
+        micro_batch=options.micro_batch,
     )
     if written.fold is not None:
         print(written.fold)

@@ -78,8 +78,9 @@ def lacking(runtime: str, what: str) -> ConversionError:
         `raise lacking("LiteRT", "LookupTableFindV2")`
     """
     return ConversionError(
-        f"{runtime} should have all operations of the version. Look-up tables it has "
-        f"not: ids with `hash_bins` need none. Received: {what}"
+        f"{runtime} should have all operations of the version. Look-up tables and "
+        "micro-batches it has not: ids with `hash_bins` need no table, and a version "
+        f"can be exported without `micro_batch`. Received: {what}"
     )
 
 

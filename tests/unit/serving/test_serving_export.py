@@ -388,3 +388,50 @@ def test_object_stores_are_refused(model):
     message = "`base` should be a folder; .* Received: base=gs://bucket/ranker"
     with pytest.raises(ValueError, match=message):
         export(model, "gs://bucket/ranker")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_micro_batches_change_no_answer(model, rows, tmp_path, count):
+    """Parts of 3 rows: a short one, one, one and a bit, also of strings."""
+    path = export(model, tmp_path, micro_batch=3).path
+    given = {name: np.resize(x, (count, *x.shape[1:])) for name, x in rows.items()}
+    assert_serves(path, model, given)
+    assert read_manifest(path)["facts"]["micro_batch"] == 3
+
+
+def test_a_micro_batch_of_no_rows(model, rows, tmp_path):
+    path = export(model, tmp_path, micro_batch=2).path
+    served = run_in_cpp_session(path, {name: x[:0] for name, x in rows.items()})
+    assert {y.shape for y in served.values()} == {(0, 1)}
+
+
+def test_micro_batches_of_identifiers_and_strings(tmp_path):
+    ids = keras.Input((1,), dtype="int64", name="ids")
+    name = keras.Input((1,), dtype="string", name="name")
+    outputs = {"id": ids + 0, "same": name}
+    written = export(
+        keras.Model({"ids": ids, "name": name}, outputs), tmp_path, micro_batch=2
+    )
+    rows = {
+        "ids": np.array([[2**40 + 1], [16777217], [3]]),
+        "name": np.array([["ü"], [""], ["b"]], object),
+    }
+    found = run_in_cpp_session(written.path, rows)
+    np.testing.assert_array_equal(found["id"], rows["ids"])
+    assert found["same"].ravel().tolist() == ["ü".encode(), b"", b"b"]
+
+
+def test_micro_batches_of_what_mixes_rows_are_refused(tmp_path):
+    x = keras.Input((1,), name="x")
+    centred = x - keras.ops.mean(x, axis=0, keepdims=True)
+    model = keras.Model({"x": x}, {"y": centred})
+    export(model, tmp_path)
+    with pytest.raises(ExportError, match="'y' should differ by at most"):
+        export(model, tmp_path, micro_batch=16)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("rows", [0, 1.5, "all", True])
+def test_micro_batch_is_a_number_of_rows(small_model, tmp_path, rows):
+    with pytest.raises(ValueError, match="`micro_batch` should be a positive integer"):
+        export(small_model, tmp_path, micro_batch=rows)

@@ -195,7 +195,8 @@ def test_a_large_version_is_its_weights(tmp_path):
     assert disk <= 1.02 * weights
 
 
-def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path, micro_batch):
     """An input that would fail the other task is never looked at."""
     x = keras.Input((2,), name="x")
     ids = keras.Input((1,), dtype="int32", name="ids")
@@ -204,7 +205,8 @@ def test_a_tasks_signature_runs_its_sub_graph_only(tmp_path):
         "cheap": keras.layers.Dense(1, name="dense")(x),
         "table": keras.layers.Flatten(name="flat")(table),
     }
-    written = export(keras.Model({"x": x, "ids": ids}, outputs), tmp_path)
+    model = keras.Model({"x": x, "ids": ids}, outputs)
+    written = export(model, tmp_path, micro_batch=micro_batch)
     rows = {"x": np.ones((1, 2), "float32"), "ids": np.array([[99]], "int32")}
     assert run_in_cpp_session(written.path, rows, "cheap")["cheap"].shape == (1, 1)
     with pytest.raises(RuntimeError, match="99 is not in"):
@@ -248,12 +250,13 @@ def _products(ops):
     return sum("MatMul" in op for op in ops)
 
 
-def test_towers_of_other_tasks_are_not_run(tmp_path):
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_towers_of_other_tasks_are_not_run(tmp_path, micro_batch):
     columns = [features.Numeric("x", width=4, mean=(0.0,) * 4, std=(1.0,) * 4)]
     names = [f"task_{k}" for k in range(4)]
     of_tasks = [tasks.Binary(name) for name in names]
     model = models.shared_bottom(columns, of_tasks, bottom=[8], tower={"units": [8, 8]})
-    path = export(model, tmp_path).path
+    path = export(model, tmp_path, micro_batch=micro_batch).path
     rows = {"x": np.ones((2, 4), "f4")}
     whole = _ran(path, "serving_default", rows)
     assert _products(whole) == 1 + 4 * 3  # the bottom, and layers of four towers
@@ -261,6 +264,14 @@ def test_towers_of_other_tasks_are_not_run(tmp_path):
         alone = _ran(path, name, rows)
         assert _products(alone) == 1 + 3
         assert len(alone) < len(whole)
+
+
+def test_micro_batches_of_examples(ranker, served, tmp_path):
+    path = export(ranker, tmp_path, golden=ROWS, micro_batch=2).path
+    found = run_in_cpp_session(path, {"examples": examples()}, "serving_examples")
+    assert set(found) == set(served)
+    for name, values in served.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-6)
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "click", "classify_click"])
