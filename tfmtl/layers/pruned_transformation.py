@@ -189,6 +189,8 @@ class PrunedTransformation(keras.layers.Layer):
         if training:  # no gradient for gaps, which norms and averages would count
             pairs = zip(kernels, self._gaps, strict=True)
             kernels = [gaps(kernel) if gaps else kernel for kernel, gaps in pairs]
+        if len(self.groups) > 1 and not isinstance(inputs, (list, tuple)):
+            inputs = ops.unstack(inputs, axis=1)  # a gather is a dozen operations
         products = [
             ops.matmul(self._side_by_side(inputs, reads), kernel)
             for (reads, _), kernel in zip(self.groups, kernels, strict=True)
@@ -372,16 +374,15 @@ class PrunedTransformation(keras.layers.Layer):
         return ops.reshape(inputs, (-1, len(slots) * self.width))
 
     def _one_by_one(self, products: list[Tensor]) -> list[Tensor]:
-        outputs = []
+        outputs: list[Tensor] = []
+        biases = ops.unstack(self.bias) if self.bias is not None else []
         for (_, computes), product in zip(self.groups, products, strict=True):
-            if self.bias is not None:
-                own = self.bias[computes[0] : computes[-1] + 1]
-                product = product + ops.reshape(own, (-1,))
-            for k in range(len(computes)):
-                part = product
-                if len(computes) > 1:
-                    part = product[:, k * self.units : (k + 1) * self.units]
-                outputs.append(self.activation(part))
+            several = len(computes) > 1
+            if biases:
+                own = [biases[i] for i in computes]
+                product = product + (ops.concatenate(own) if several else own[0])
+            parts = ops.split(product, len(computes), -1) if several else [product]
+            outputs.extend(map(self.activation, parts))
         return outputs
 
     def _dense_kernel(self) -> np.ndarray:
