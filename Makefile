@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help setup demo test test-backends test-colab test-full lint format clean \
 	bench-balancing bench-census bench-fold bench-input bench-layers bench-serving \
-	bench-sparsity bench-two-stage bench-finetuning
+	bench-sparsity bench-two-stage bench-finetuning bench-peers
 
 help:
 	@echo "make demo                 train, fold, export and verify on synthetic tasks"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-fold           the README's figures of a folded 2 x 8 x 64 network"
 	@echo "make bench-input          the input pipeline against the step (DATA=<folders>)"
 	@echo "make bench-layers         the README's figures of stacked layers"
+	@echo "make bench-peers          training steps against DeepCTR's (PEER_PYTHON=<python>)"
 	@echo "make bench-serving        latency, disk and loading of versions (CENSUS=<folder>)"
 	@echo "make bench-finetuning     added tasks, distillation (CENSUS= and KUAIRAND=<folder>)"
 	@echo "make bench-two-stage      retrieval and ranking in one version (MOVIELENS=<folder>)"
@@ -89,6 +90,9 @@ bench-input: setup
 
 bench-layers: setup
 	$(RUN) benchmarks/layers.py
+
+bench-peers: setup
+	$(RUN) benchmarks/peers.py --peer-python "$(PEER_PYTHON)"
 
 bench-census: setup
 	$(RUN) benchmarks/census.py --data "$(DATA)"
