@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfmtl import features, folding, models, tasks
+from tfmtl.cli import main
 from tfmtl.serving import (
     CppSessionError,
     ExportError,
@@ -397,6 +398,13 @@ def test_micro_batches_change_no_answer(model, rows, tmp_path, count):
     given = {name: np.resize(x, (count, *x.shape[1:])) for name, x in rows.items()}
     assert_serves(path, model, given)
     assert read_manifest(path)["facts"]["micro_batch"] == 3
+
+
+def test_the_command_takes_a_micro_batch(small_model, tmp_path):
+    small_model.save(tmp_path / "model.keras")
+    words = [str(tmp_path / "model.keras"), str(tmp_path), "--micro-batch", "4"]
+    assert main(["export", *words]) == 0
+    assert read_manifest(tmp_path / "1")["facts"]["micro_batch"] == 4
 
 
 def test_a_micro_batch_of_no_rows(model, rows, tmp_path):
