@@ -375,7 +375,9 @@ class PrunedTransformation(keras.layers.Layer):
 
     def _one_by_one(self, products: list[Tensor]) -> list[Tensor]:
         outputs: list[Tensor] = []
-        biases = ops.unstack(self.bias) if self.bias is not None else []
+        biases: list[Tensor] = []
+        if self.bias is not None:
+            biases = ops.unstack(ops.convert_to_tensor(self.bias))
         for (_, computes), product in zip(self.groups, products, strict=True):
             several = len(computes) > 1
             if biases:
