@@ -78,9 +78,9 @@ def lacking(runtime: str, what: str) -> ConversionError:
         `raise lacking("LiteRT", "LookupTableFindV2")`
     """
     return ConversionError(
-        f"{runtime} should have all operations of the version. Look-up tables and "
-        "micro-batches it has not: ids with `hash_bins` need no table, and a version "
-        f"can be exported without `micro_batch`. Received: {what}"
+        f"{runtime} should have all operations of the version. It has no loops of "
+        "`micro_batch` and no look-up tables: ids with `hash_bins` need none. "
+        f"Received: {what}"
     )
 
 
